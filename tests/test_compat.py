@@ -12,8 +12,8 @@ REPO = Path(__file__).resolve().parent.parent
 
 
 def run_python(code: str, *, extra_path: Path | None = None) -> str:
-    """Runs code in a fresh interpreter (what is imported first matters here) and returns its standard
-    output.""" paths = [str(REPO)] if extra_path is None else [str(extra_path), str(REPO)]
+    """Runs code in a fresh interpreter (import order matters here); returns its output."""
+    paths = [str(REPO)] if extra_path is None else [str(extra_path), str(REPO)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
