@@ -1,0 +1,56 @@
+"""Train, test and analyse as one YAML file says:
+
+python tools/run_net.py --cfg configs/mvit_b_16x4.yaml [KEY VALUE ...]
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from vidformers.config import load_config
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cfg", required=True, help="YAML file, ours or PySlowFast's")
+    parser.add_argument("--opts", nargs="*", default=[], help="KEY VALUE ..., as PySlowFast accepts them")
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="e.g. SOLVER.BASE_LR 1e-4")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    cfg = load_config(arguments.cfg, [*arguments.overrides, *arguments.opts])
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError(
+            f"Started as {os.environ['WORLD_SIZE']} processes, but training and testing run in one process so far; "
+            f"start it without torchrun."
+        )
+
+    from vidformers.engine.build import load_videos
+    from vidformers.engine.logs import write_text_atomically
+    from vidformers.engine.test import test
+    from vidformers.engine.train import Trainer
+
+    if not (cfg.TRAIN.ENABLE or cfg.TEST.ENABLE):
+        raise ValueError("Nothing to do: TRAIN.ENABLE and TEST.ENABLE are both False.")
+    # All lists are read before the first epoch: a missing test list must not cost a training run.
+    training = [load_videos(cfg, "train"), load_videos(cfg, "val")] if cfg.TRAIN.ENABLE else None
+    test_videos = load_videos(cfg, "test") if cfg.TEST.ENABLE else None
+    output = Path(cfg.OUTPUT_DIR)
+    output.mkdir(parents=True, exist_ok=True)
+    write_text_atomically(output / "config.yaml", cfg.dump())
+    if training:
+        Trainer(cfg, *training).run()
+    if test_videos:
+        test(cfg, test_videos)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"run_net.py: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,110 @@
+"""What a run writes down while it works: `log.jsonl`, `config.yaml`, `failed_videos.csv` and messages for people."""
+
+import csv
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import simplejson
+
+
+def say(message: str) -> None:
+    """Print one message for people, above a running progress bar if there is one."""
+    from tqdm import tqdm
+
+    tqdm.write(message, file=sys.stdout)
+    sys.stdout.flush()
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write `text` so that a reader (or a crash) sees the old file or the new one, never half of it."""
+    temporary = path.with_name(path.name + ".part")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` as indented JSON; NaN and infinities become null, which every JSON reader accepts."""
+    write_text_atomically(path, simplejson.dumps(value, indent=2, ignore_nan=True) + "\n")
+
+
+class JsonlLog:
+    """Appends one JSON object a line to `log.jsonl`; each has `event` and the wall-clock `time` (seconds)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, event: str, **values: object) -> None:
+        line = simplejson.dumps({"event": event, "time": round(time.time(), 3), **values}, ignore_nan=True)
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+@dataclass(frozen=True)
+class FailedVideo:
+    """One video that could not be read: where it is, during what, and why."""
+
+    split: str
+    path: str
+    reason: str  # a short fixed word, to count by
+    detail: str  # the reader's full sentence
+
+
+class FailedVideos:
+    """Collects unreadable videos, each once for a split, and keeps `failed_videos.csv` up to date.
+
+    Rows of other splits, from an earlier part of the same run, are kept.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: dict[tuple[str, str], FailedVideo] = {}
+        if path.exists():
+            with open(path, encoding="utf-8", newline="") as file:
+                for fields in csv.DictReader(file):
+                    row = FailedVideo(**fields)
+                    self.rows[row.split, row.path] = row
+
+    def forget(self, split: str) -> None:
+        """Drop the rows of `split`, which is about to be read again from the start."""
+        kept = {key: row for key, row in self.rows.items() if row.split != split}
+        if len(kept) < len(self.rows):
+            self.rows = kept
+            self._save()
+
+    def add(self, split: str, failures: Iterable[Sequence[str]]) -> list[FailedVideo]:
+        """Record `(path, reason, detail)` rows met in `split`; returns those that are new."""
+        new = []
+        for path, reason, detail in failures:
+            if (split, path) not in self.rows:
+                self.rows[split, path] = FailedVideo(split, path, reason, detail)
+                new.append(self.rows[split, path])
+        if new:
+            self._save()
+        return new
+
+    def count(self, split: str) -> int:
+        return sum(1 for row in self.rows.values() if row.split == split)
+
+    def reasons(self, split: str) -> dict[str, int]:
+        """How many videos of `split` failed, by reason."""
+        counts: dict[str, int] = {}
+        for row in self.rows.values():
+            if row.split == split:
+                counts[row.reason] = counts.get(row.reason, 0) + 1
+        return counts
+
+    def _save(self) -> None:
+        temporary = self.path.with_name(self.path.name + ".part")
+        with open(temporary, "w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["split", "path", "reason", "detail"])
+            for row in self.rows.values():
+                writer.writerow([row.split, row.path, row.reason, row.detail])
+        os.replace(temporary, self.path)

@@ -1,0 +1,238 @@
+"""Multi-view testing: every video decoded once, every view scored once, every failure counted.
+
+Follows PySlowFast's protocol (facts: softmax a view, then mean or max over temporal views x spatial crops).
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from vidformers.checkpoints import load_weights
+from vidformers.data.datasets.clips import VideoViews
+from vidformers.data.views import gather_views
+from vidformers.engine.build import VideoList, build_test_loader, load_videos, resolve_device
+from vidformers.engine.checkpoint import list_checkpoints
+from vidformers.engine.logs import FailedVideos, JsonlLog, say, write_json
+from vidformers.engine.model import build_model
+from vidformers.engine.predictions import Predictions, summarize
+
+AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """Mixed precision for "bf16" and "fp16", nothing for "fp32"."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=AUTOCAST_DTYPES[precision])
+
+
+def _micro_batches(
+    videos: Iterator[VideoViews], batch_size: int, to_clips: Callable[[VideoViews, range], Tensor]
+) -> Iterator[tuple[Tensor, list[tuple[int, int]]]]:
+    """Packs the views of consecutive videos into full batches: (n, 3, T, H, W) clips and their (video, view) places."""
+    clips: list[Tensor] = []
+    places: list[tuple[int, int]] = []
+    for video in videos:
+        num_views = len(video.view_index) * len(video.crops)
+        start = 0
+        while start < num_views:
+            stop = min(num_views, start + batch_size - len(places))
+            clips.append(to_clips(video, range(start, stop)))
+            places += [(video.index, view) for view in range(start, stop)]
+            start = stop
+            if len(places) == batch_size:
+                yield torch.cat(clips), places
+                clips, places = [], []
+    if places:
+        yield torch.cat(clips), places
+
+
+@torch.inference_mode()
+def score_videos(
+    model: nn.Module,
+    loader: DataLoader,
+    *,
+    num_classes: int,
+    num_temporal_views: int,
+    num_spatial_crops: int,
+    ensemble_method: str,
+    batch_size: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    device: torch.device,
+    precision: str,
+    description: str,
+) -> tuple[Predictions, list[tuple[str, str, str]]]:
+    """Score all views of all videos of `loader`, which yields lists of `VideoViews`.
+
+    Returns the predictions table and `(path, reason, detail)` of every video that could not be read.
+    `batch_size` is the number of views scored at once; it does not change which views there are.
+    """
+    from tqdm import tqdm
+
+    records = loader.dataset.records  # type: ignore[attr-defined]
+    num_views = num_temporal_views * num_spatial_crops
+    scores = np.full((len(records), num_views, num_classes), np.nan, dtype=np.float32)
+    failures: list[tuple[str, str, str]] = []
+    failed = np.zeros(len(records), dtype=bool)
+    progress = tqdm(total=len(records), desc=description, unit="video", dynamic_ncols=True, mininterval=0.5)
+
+    def readable_videos() -> Iterator[VideoViews]:
+        for items in loader:
+            for video in items:
+                progress.update()
+                if video.failure is None:
+                    yield video
+                else:
+                    failed[video.index] = True
+                    failures.append((records[video.index].path, *video.failure))
+                    progress.set_postfix(failed=len(failures))
+
+    def to_clips(video: VideoViews, rows: range) -> Tensor:
+        return gather_views(video, rows, mean=mean, std=std, device=device)
+
+    was_training = model.training
+    model.eval()
+    try:
+        for clips, places in _micro_batches(readable_videos(), batch_size, to_clips):
+            with autocast(device, precision):
+                logits = model(clips)
+            rows, views = zip(*places, strict=True)
+            scores[list(rows), list(views)] = logits.float().softmax(dim=1).cpu().numpy()
+    finally:
+        progress.close()
+        model.train(was_training)
+    predictions = Predictions(
+        video_ids=[record.video_id for record in records],
+        labels=np.array([record.label for record in records], dtype=np.int64),
+        view_scores=scores,
+        failed=failed,
+        num_temporal_views=num_temporal_views,
+        num_spatial_crops=num_spatial_crops,
+        ensemble_method="max" if ensemble_method == "max" else "sum",
+    )
+    return predictions, failures
+
+
+def _load_test_weights(cfg: CfgNode, model: nn.Module) -> str | None:
+    """Load the weights to be tested: the file asked for, else the run's own newest, else the ones it started from.
+
+    Returns their path, or None when the model keeps its random initialisation.
+    """
+    own = list_checkpoints(Path(cfg.OUTPUT_DIR) / "checkpoints")
+    if cfg.TEST.CHECKPOINT_FILE_PATH:
+        path = cfg.TEST.CHECKPOINT_FILE_PATH
+    elif own:
+        path = str(own[-1])
+    elif cfg.TRAIN.CHECKPOINT_FILE_PATH:
+        path = cfg.TRAIN.CHECKPOINT_FILE_PATH
+    else:
+        say(
+            "Testing with RANDOM weights: no TEST.CHECKPOINT_FILE_PATH is set and "
+            f"{cfg.OUTPUT_DIR}/checkpoints holds no checkpoint."
+        )
+        return None
+    info = load_weights(model, path)
+    say(f"Testing the weights of {path} ({info.source}).")
+    return path
+
+
+def test(cfg: CfgNode, videos: VideoList | None = None) -> dict[str, object]:
+    """Run the multi-view test that `cfg` describes; writes `predictions.npz`, `test_results.json` and `failed_videos.csv`.
+
+    Returns the content of `test_results.json`. Raises ValueError when not one video could be read (after writing).
+    """
+    output = Path(cfg.OUTPUT_DIR)
+    videos = videos or load_videos(cfg, "test")
+    device = resolve_device(cfg.DEVICE)
+    torch.manual_seed(cfg.RNG_SEED)
+    model = build_model(cfg)
+    checkpoint = _load_test_weights(cfg, model)
+    model.to(device)
+    num_views, num_crops = cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS
+    say(
+        f"Testing {cfg.MODEL.NAME} on {len(videos.records)} videos of {videos.source}: "
+        f"{num_views} temporal views x {num_crops} spatial crops, {device.type}, {cfg.TEST.PRECISION}."
+    )
+    started = time.perf_counter()
+    predictions, failures = score_videos(
+        model,
+        build_test_loader(cfg, videos, num_views=num_views, num_crops=num_crops),
+        num_classes=cfg.MODEL.NUM_CLASSES,
+        num_temporal_views=num_views,
+        num_spatial_crops=num_crops,
+        ensemble_method=cfg.DATA.ENSEMBLE_METHOD,
+        batch_size=cfg.TEST.BATCH_SIZE,
+        mean=tuple(cfg.DATA.MEAN),
+        std=tuple(cfg.DATA.STD),
+        device=device,
+        precision=cfg.TEST.PRECISION,
+        description="test",
+    )
+    seconds = time.perf_counter() - started
+    failed = FailedVideos(output / "failed_videos.csv")
+    failed.forget("test")
+    failed.add("test", failures)
+    predictions.save(output / "predictions.npz")
+    results = {
+        **summarize(predictions, videos.class_names),
+        "failed_by_reason": failed.reasons("test"),
+        "model": cfg.MODEL.NAME,
+        "num_parameters": sum(p.numel() for p in model.parameters()),
+        "checkpoint": checkpoint,
+        "videos": videos.source,
+        "num_frames": cfg.DATA.NUM_FRAMES,
+        "sampling_rate": cfg.DATA.SAMPLING_RATE,
+        "target_fps": cfg.DATA.TARGET_FPS,
+        "temporal_sampling": cfg.DATA.TEMPORAL_SAMPLING,
+        "crop_size": cfg.DATA.TEST_CROP_SIZE,
+        "decoding_backend": cfg.DATA.DECODING_BACKEND,
+        "precision": cfg.TEST.PRECISION,
+        "device": str(device),
+        "seconds": round(seconds, 3),
+        "videos_per_second": round(len(videos.records) / seconds, 3),
+    }
+    write_json(output / "test_results.json", results)
+    JsonlLog(output / "log.jsonl").write(
+        "test", **{key: value for key, value in results.items() if key not in ("per_class", "accuracy_by_num_views")}
+    )  # fmt: skip
+    say(_summary_text(results, output))
+    if predictions.failed.all():
+        raise ValueError(
+            f"None of the {len(videos.records)} videos of {videos.source} could be read; the first: "
+            f"{failures[0][0]}: {failures[0][2]} Check DATA.PATH_PREFIX; all are listed in {output}/failed_videos.csv."
+        )
+    return results
+
+
+def _summary_text(results: dict, output: Path) -> str:
+    low, high = results["top1_confidence_95"]
+    lines = [
+        "",
+        f"Test of {results['model']} over {results['num_temporal_views']} x {results['num_spatial_crops']} views",
+        f"  top-1  {results['top1']:6.2f} %   (95 % interval {low:.1f} to {high:.1f})",
+        f"  top-5  {results['top5']:6.2f} %",
+        f"  videos {results['num_videos']}, {results['num_failed']} unreadable, "
+        f"{results['seconds']:.1f} s, {results['videos_per_second']:.2f} videos/s",
+    ]
+    if results["num_failed"]:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in results["failed_by_reason"].items())
+        lines.append(
+            f"  unreadable videos count as wrong ({reasons}); over the readable ones: top-1 "
+            f"{results['top1_readable']:.2f} %, top-5 {results['top5_readable']:.2f} %; "
+            f"see {output / 'failed_videos.csv'}"
+        )
+    if len(results["accuracy_by_num_views"]) > 1:
+        by_views = ", ".join(
+            f"{row['num_temporal_views']}: {row['top1']:.2f}" for row in results["accuracy_by_num_views"]
+        )
+        lines.append(f"  top-1 by number of temporal views  {by_views}")
+    lines.append(f"  written: {output / 'test_results.json'}, {output / 'predictions.npz'}")
+    return "\n".join(lines)

@@ -1,0 +1,313 @@
+"""Training: one readable loop over epochs, with validation, checkpoints, resume and an honest account of bad videos.
+
+Follows PySlowFast's recipe (facts/slowfast.md 1.7 and 2): the learning rate is set every iteration at the fractional
+epoch, the gradient is clipped, mixup and label smoothing turn labels into soft targets.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from fvcore.common.config import CfgNode
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+import vidformers
+from vidformers.checkpoints import load_weights
+from vidformers.data.augment import erase_clips_
+from vidformers.data.transforms import normalize_clips
+from vidformers.engine.build import (
+    VideoList,
+    build_test_loader,
+    build_train_loader,
+    load_videos,
+    resolve_device,
+)
+from vidformers.engine.checkpoint import checkpoint_path, load_newest_checkpoint, save_checkpoint
+from vidformers.engine.logs import FailedVideos, JsonlLog, say
+from vidformers.engine.mixup import MixUp, soft_cross_entropy
+from vidformers.engine.model import build_model
+from vidformers.engine.optim import build_optimizer, learning_rate, parameter_groups, set_learning_rate
+from vidformers.engine.predictions import summarize
+from vidformers.engine.test import autocast, score_videos
+
+
+class Trainer:
+    """One training run as `cfg` describes it; `run()` does all of it, the other methods are its steps."""
+
+    def __init__(self, cfg: CfgNode, train_videos: VideoList, val_videos: VideoList) -> None:
+        self.cfg = cfg
+        self.output = Path(cfg.OUTPUT_DIR)
+        self.log = JsonlLog(self.output / "log.jsonl")
+        self.failed = FailedVideos(self.output / "failed_videos.csv")
+        self.device = resolve_device(cfg.DEVICE)
+        self.train_videos = train_videos
+        self.loader = build_train_loader(cfg, train_videos)
+        self.val_loader = build_test_loader(cfg, val_videos, num_views=1, num_crops=1)
+        torch.manual_seed(cfg.RNG_SEED)
+        self.model: nn.Module = build_model(cfg)
+        self.start_epoch = 0
+        self.best_top1 = 0.0
+        resumed = load_newest_checkpoint(self.checkpoints) if cfg.TRAIN.AUTO_RESUME else None
+        if resumed is None and cfg.TRAIN.CHECKPOINT_FILE_PATH:
+            start_from_weights(self.model, cfg.TRAIN.CHECKPOINT_FILE_PATH)
+        self.model.to(self.device)
+        self.step_model = torch.compile(self.model) if cfg.MODEL.COMPILE else self.model
+        solver = cfg.SOLVER
+        groups = parameter_groups(
+            self.model,
+            base_weight_decay=solver.WEIGHT_DECAY,
+            layer_decay=solver.LAYER_DECAY,
+            zero_decay_pos_cls=solver.ZERO_DECAY_POS_CLS,
+            zero_wd_1d_param=solver.ZERO_WD_1D_PARAM,
+        )
+        self.optimizer = build_optimizer(
+            groups,
+            method=solver.OPTIMIZING_METHOD,
+            lr=solver.BASE_LR,
+            momentum=solver.MOMENTUM,
+            dampening=solver.DAMPENING,
+            nesterov=solver.NESTEROV,
+            betas=tuple(solver.BETAS),
+        )
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=cfg.TRAIN.PRECISION == "fp16")
+        self.mixup = None
+        if cfg.MIXUP.ENABLE:
+            self.mixup = MixUp(
+                alpha=cfg.MIXUP.ALPHA,
+                cutmix_alpha=cfg.MIXUP.CUTMIX_ALPHA,
+                prob=cfg.MIXUP.PROB,
+                switch_prob=cfg.MIXUP.SWITCH_PROB,
+                label_smoothing=cfg.MIXUP.LABEL_SMOOTH_VALUE,
+                num_classes=cfg.MODEL.NUM_CLASSES,
+            )
+        if resumed is not None:
+            self._resume(*resumed)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.output / "checkpoints"
+
+    def _resume(self, path: Path, state: dict) -> None:
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"{path} does not fit this run's model ({str(error).splitlines()[0]}). Use the config it was "
+                f"written with, another OUTPUT_DIR, or TRAIN.AUTO_RESUME False."
+            ) from error
+        self.scaler.load_state_dict(state["scaler"])
+        self.start_epoch = state["epoch"]
+        self.best_top1 = state["best_top1"]
+        say(f"Resuming from {path} after {self.start_epoch} of {self.cfg.SOLVER.MAX_EPOCH} epochs.")
+
+    def run(self) -> dict[str, float]:
+        """Train to SOLVER.MAX_EPOCH; returns the last validation's numbers (empty when nothing was left to do)."""
+        cfg = self.cfg
+        num_parameters = sum(p.numel() for p in self.model.parameters())
+        say(
+            f"Training {cfg.MODEL.NAME} ({num_parameters / 1e6:.2f} M parameters) on {len(self.train_videos.records)} "
+            f"videos of {self.train_videos.source}, {self.device.type}, {cfg.TRAIN.PRECISION}, "
+            f"epochs {self.start_epoch} to {cfg.SOLVER.MAX_EPOCH}."
+        )
+        results: dict[str, float] = {}
+        for epoch in range(self.start_epoch, cfg.SOLVER.MAX_EPOCH):
+            self.train_epoch(epoch)
+            finished, last = epoch + 1, epoch + 1 == cfg.SOLVER.MAX_EPOCH
+            if last or finished % cfg.TRAIN.EVAL_PERIOD == 0:
+                results = self.validate(finished)
+            if last or finished % cfg.TRAIN.CHECKPOINT_PERIOD == 0:
+                save_checkpoint(checkpoint_path(self.checkpoints, finished), self._state(finished))
+        return results
+
+    def train_epoch(self, epoch: int) -> None:
+        """One pass over the training videos."""
+        from tqdm import tqdm
+
+        cfg = self.cfg
+        self.model.train()
+        self.loader.set_epoch(epoch)  # type: ignore[attr-defined]
+        steps = len(self.loader)
+        total_loss = total_hits = total_clips = 0.0
+        waiting = 0.0
+        started = mark = time.perf_counter()
+        progress = tqdm(
+            total=steps * cfg.TRAIN.BATCH_SIZE,
+            desc=f"epoch {epoch + 1}/{cfg.SOLVER.MAX_EPOCH}",
+            unit="video",
+            dynamic_ncols=True,
+            mininterval=0.5,
+            leave=False,
+        )
+        for step, batch in enumerate(self.loader):
+            waiting += time.perf_counter() - mark
+            self._count_failures(batch["failures"])
+            lr = self._learning_rate(epoch + step / steps)
+            set_learning_rate(self.optimizer, lr)
+            # Dropout, stochastic depth and mixup depend on (seed, epoch, step) alone, so that a resumed run repeats them.
+            torch.manual_seed(_step_seed(cfg.RNG_SEED, epoch, step))
+            clips, targets = self._prepare(batch, np.random.default_rng((cfg.RNG_SEED, epoch, step)))
+            loss, logits, gradient_norm = self.train_step(clips, targets)
+            if not math.isfinite(loss):
+                raise ValueError(
+                    f"The training loss became {loss} at epoch {epoch + 1}, step {step + 1} of {steps} (learning rate {lr:.3g}). "
+                    f"Try a lower SOLVER.BASE_LR, a longer SOLVER.WARMUP_EPOCHS, SOLVER.CLIP_GRAD_L2NORM 1.0 or TRAIN.PRECISION bf16."
+                )
+            hits = (logits.argmax(1) == targets.argmax(1)).sum().item()
+            total_loss, total_hits = total_loss + loss * len(clips), total_hits + hits
+            total_clips += len(clips)
+            progress.update(cfg.TRAIN.BATCH_SIZE)
+            if (step + 1) % cfg.LOG_PERIOD == 0 or step + 1 == steps:
+                elapsed = time.perf_counter() - started
+                remaining = steps * (cfg.SOLVER.MAX_EPOCH - epoch) - step - 1
+                values = {
+                    "epoch": epoch + 1,
+                    "step": step + 1,
+                    "loss": total_loss / total_clips,
+                    "top1_of_mixed_batches" if self.mixup else "top1": 100 * total_hits / total_clips,
+                    "lr": lr,
+                    "gradient_norm": gradient_norm,
+                    "videos_per_second": (step + 1) * cfg.TRAIN.BATCH_SIZE / elapsed,
+                    "waiting_for_data": waiting / elapsed,
+                    "eta_seconds": elapsed / (step + 1) * remaining,
+                }
+                self.log.write("train", **values)
+                progress.set_postfix(loss=f"{values['loss']:.3f}", lr=f"{lr:.2g}")
+            mark = time.perf_counter()
+        progress.close()
+        self.last_epoch_loss = total_loss / max(total_clips, 1)
+
+    def train_step(self, clips: Tensor, targets: Tensor) -> tuple[float, Tensor, float | None]:
+        """Forward, backward and one optimizer step; returns the loss, the logits and the gradient norm before clipping."""
+        solver = self.cfg.SOLVER
+        with autocast(self.device, self.cfg.TRAIN.PRECISION):
+            logits = self.step_model(clips)
+        # The loss is taken in fp32: half-precision log-softmax loses the small probabilities.
+        loss = soft_cross_entropy(logits.float(), targets)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        norm = None
+        if solver.CLIP_GRAD_VAL:
+            nn.utils.clip_grad_value_(self.model.parameters(), solver.CLIP_GRAD_VAL)
+        elif solver.CLIP_GRAD_L2NORM:
+            norm = nn.utils.clip_grad_norm_(self.model.parameters(), solver.CLIP_GRAD_L2NORM).item()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return loss.item(), logits.detach(), norm
+
+    def validate(self, epoch: int) -> dict[str, float]:
+        """Score one centre view of every validation video; logs and prints top-1, top-5 and the loss."""
+        cfg = self.cfg
+        predictions, failures = score_videos(
+            self.model,
+            self.val_loader,
+            num_classes=cfg.MODEL.NUM_CLASSES,
+            num_temporal_views=1,
+            num_spatial_crops=1,
+            ensemble_method="sum",
+            batch_size=cfg.TEST.BATCH_SIZE,
+            mean=tuple(cfg.DATA.MEAN),
+            std=tuple(cfg.DATA.STD),
+            device=self.device,
+            precision=cfg.TEST.PRECISION,
+            description="validate",
+        )
+        self.failed.add("val", failures)
+        summary = summarize(predictions, None)
+        readable = ~predictions.failed
+        own = predictions.view_scores[readable, 0][np.arange(readable.sum()), predictions.labels[readable]]
+        results = {
+            "top1": float(summary["top1"]),  # type: ignore[arg-type]
+            "top5": float(summary["top5"]),  # type: ignore[arg-type]
+            "loss": float(-np.log(np.maximum(own, 1e-12)).mean()) if len(own) else float("nan"),
+            "num_videos": int(len(predictions.labels)),
+            "num_failed": int(predictions.failed.sum()),
+        }
+        self.best_top1 = max(self.best_top1, results["top1"])
+        self.log.write("val", epoch=epoch, train_loss=self.last_epoch_loss, **results)
+        say(
+            f"epoch {epoch}/{cfg.SOLVER.MAX_EPOCH}: training loss {self.last_epoch_loss:.3f}, validation top-1 "
+            f"{results['top1']:.2f} %, loss {results['loss']:.3f}"
+            + (f", {results['num_failed']} videos unreadable" if results["num_failed"] else "")
+        )
+        return results
+
+    def _learning_rate(self, epoch: float) -> float:
+        solver = self.cfg.SOLVER
+        return learning_rate(
+            epoch,
+            base_lr=solver.BASE_LR,
+            policy=solver.LR_POLICY,
+            max_epoch=solver.MAX_EPOCH,
+            warmup_epochs=solver.WARMUP_EPOCHS,
+            warmup_start_lr=solver.WARMUP_START_LR,
+            cosine_end_lr=solver.COSINE_END_LR,
+            cosine_after_warmup=solver.COSINE_AFTER_WARMUP,
+            steps=solver.STEPS,
+            relative_lrs=solver.LRS,
+        )
+
+    def _prepare(self, batch: dict, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """uint8 clips and labels -> normalised (B, 3, T, H, W) floats and (B, K) targets on the device."""
+        cfg = self.cfg
+        clips = batch["clip"].to(self.device, non_blocking=True)
+        clips = normalize_clips(clips, mean=tuple(cfg.DATA.MEAN), std=tuple(cfg.DATA.STD))
+        erase_clips_(clips, batch["erase_box"], batch["erase_seed"], mode=cfg.AUG.RE_MODE)
+        labels = batch["label"].to(self.device)
+        if self.mixup is not None:
+            return self.mixup(clips, labels, generator)
+        return clips, F.one_hot(labels, cfg.MODEL.NUM_CLASSES).float()
+
+    def _count_failures(self, failures: Sequence[Sequence[str]]) -> None:
+        """Name each new unreadable video; stop when they are too many to call the epoch an epoch."""
+        for row in self.failed.add("train", failures):
+            say(f"Unreadable training video (another of its class is used instead): {row.detail}")
+        count, total = self.failed.count("train"), len(self.train_videos.records)
+        if count > self.cfg.DATA.MAX_BAD_VIDEO_FRACTION * total:
+            reasons = ", ".join(f"{n} {reason}" for reason, n in self.failed.reasons("train").items())
+            raise ValueError(
+                f"{count} of {total} training videos cannot be read ({reasons}), more than DATA.MAX_BAD_VIDEO_FRACTION="
+                f"{self.cfg.DATA.MAX_BAD_VIDEO_FRACTION:g} allows. They are listed in {self.failed.path}; repair them, take "
+                f"them off the list, check DATA.PATH_PREFIX, or raise the limit."
+            )
+
+    def _state(self, epoch: int) -> dict:
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "epoch": epoch,
+            "best_top1": self.best_top1,
+            "num_classes": self.cfg.MODEL.NUM_CLASSES,
+            "class_names": self.train_videos.class_names,
+            "config": self.cfg.dump(),
+            "vidformers": vidformers.__version__,
+        }
+
+
+def start_from_weights(model: nn.Module, path: str) -> None:
+    """Load `path` to fine-tune from: everything must match but the classifier, which starts afresh for other classes."""
+    info = load_weights(model, path, strict=False)
+    say(f"Starting from {path} ({info.source}): {len(info.matched)} tensors loaded.")
+    if info.resized:
+        say(f"  resized: {', '.join(sorted(info.resized))}")
+    if info.inflated:
+        say(f"  inflated from images: {', '.join(sorted(info.inflated))}")
+    if info.missing or info.unexpected:
+        say(f"  left at random initialisation: {', '.join(sorted(info.missing)) or 'nothing'}")
+        say(f"  not used: {', '.join(sorted(info.unexpected)) or 'nothing'}")
+
+
+def _step_seed(seed: int, epoch: int, step: int) -> int:
+    return int(np.random.SeedSequence((seed, epoch, step)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def train(cfg: CfgNode) -> dict[str, float]:
+    """Train as `cfg` describes; everything is written below OUTPUT_DIR. Returns the last validation's numbers."""
+    return Trainer(cfg, load_videos(cfg, "train"), load_videos(cfg, "val")).run()
