@@ -1,0 +1,89 @@
+"""The predictions table's numbers against values worked out by hand."""
+
+import numpy as np
+import pytest
+
+from vidformers.engine.predictions import (
+    Predictions,
+    accuracy,
+    confidence_interval_95,
+    evenly_spaced_views,
+    summarize,
+    topk_hits,
+)
+
+
+def table(view_scores: list, labels: list[int], failed: list[bool], **kwargs: object) -> Predictions:
+    arguments = {"num_temporal_views": 2, "num_spatial_crops": 1, **kwargs}
+    return Predictions(
+        video_ids=[f"v{i}" for i in range(len(labels))],
+        labels=np.array(labels),
+        view_scores=np.array(view_scores, dtype=np.float32),
+        failed=np.array(failed),
+        **arguments,  # type: ignore[arg-type]
+    )
+
+
+def test_topk_hits_counts_ranks_ties_and_failures():
+    scores = np.array([[0.6, 0.3, 0.1], [0.2, 0.5, 0.3], [0.4, 0.4, 0.2], [np.nan] * 3])
+    labels = np.array([0, 2, 0, 0])
+    assert topk_hits(scores, labels, 1).tolist() == [True, False, False, False]
+    assert topk_hits(scores, labels, 2).tolist() == [True, True, True, False]
+    # k beyond the number of classes is all of them, as top-5 of a 3-class problem.
+    assert topk_hits(scores, labels, 5).tolist() == [True, True, True, False]
+
+
+def test_ensemble_is_the_mean_or_the_maximum_over_views():
+    scores = [[[0.9, 0.1], [0.2, 0.8]]]
+    assert np.allclose(table(scores, [0], [False]).ensemble(), [[0.55, 0.45]])
+    assert np.allclose(table(scores, [0], [False], ensemble_method="max").ensemble(), [[0.9, 0.8]])
+    assert np.allclose(table(scores, [0], [False]).ensemble([1]), [[0.2, 0.8]])
+
+
+def test_ensemble_groups_the_crops_of_a_temporal_view():
+    # rows: (t0, crop 0), (t0, crop 1), (t1, crop 0), (t1, crop 1)
+    scores = [[[1.0, 0.0], [0.8, 0.2], [0.0, 1.0], [0.2, 0.8]]]
+    predictions = table(scores, [0], [False], num_spatial_crops=2)
+    assert np.allclose(predictions.ensemble([0]), [[0.9, 0.1]])
+    assert np.allclose(predictions.ensemble([1]), [[0.1, 0.9]])
+
+
+def test_a_failed_video_is_wrong_over_the_list_and_left_out_of_the_readable():
+    nan = [np.nan, np.nan]
+    predictions = table(
+        [[[0.9, 0.1]] * 2, [[0.2, 0.8]] * 2, [nan] * 2, [[0.7, 0.3]] * 2],
+        [0, 1, 0, 1],
+        [False, False, True, False],
+    )
+    results = summarize(predictions, ["left", "right"])
+    assert results["num_videos"] == 4 and results["num_failed"] == 1 and results["num_views"] == 2
+    assert results["top1"] == 50.0
+    assert results["top1_readable"] == pytest.approx(200 / 3)
+    assert results["per_class"][0] == {"label": 0, "name": "left", "num_videos": 2, "top1": 50.0}  # type: ignore[index]
+
+
+def test_accuracy_by_number_of_views_uses_views_spread_over_the_video():
+    assert evenly_spaced_views(1, 5) == [2]
+    assert evenly_spaced_views(3, 5) == [0, 2, 4]
+    assert evenly_spaced_views(5, 5) == [0, 1, 2, 3, 4]
+    # Only the second view is right, and only the mean of both is wrong.
+    predictions = table([[[0.0, 1.0], [0.6, 0.4]]], [0], [False])
+    rows = summarize(predictions, None)["accuracy_by_num_views"]
+    assert [row["top1"] for row in rows] == [100.0, 0.0]  # type: ignore[attr-defined]
+
+
+def test_wilson_interval_matches_a_published_example():
+    # 8 of 10, 95 %: 49.0 to 94.3 (Wilson 1927's formula, Brown, Cai and DasGupta 2001).
+    low, high = confidence_interval_95(np.array([True] * 8 + [False] * 2))
+    assert low == pytest.approx(49.02, abs=0.01) and high == pytest.approx(94.33, abs=0.01)
+    assert np.isnan(accuracy(np.array([], dtype=bool)))
+
+
+def test_saved_predictions_need_no_pickle(tmp_path):
+    predictions = table([[[0.9, 0.1], [0.3, 0.7]]], [0], [False])
+    predictions.save(tmp_path / "predictions.npz")
+    with np.load(tmp_path / "predictions.npz", allow_pickle=False) as saved:
+        assert saved["video_ids"].tolist() == ["v0"]
+        assert saved["view_scores"].shape == (1, 2, 2)
+        assert np.allclose(saved["scores"], [[0.6, 0.4]])
+        assert saved["failed"].tolist() == [False]

@@ -1,0 +1,192 @@
+"""Training, resuming and testing on a few tiny real videos, through the functions that run_net.py calls."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejson
+import torch
+
+from vidformers.config import load_config
+from vidformers.engine import test as test_module
+from vidformers.engine.build import load_videos
+from vidformers.engine.test import test as run_test
+from vidformers.engine.train import Trainer
+
+CONFIG = """
+MODEL: {NAME: mvit_tiny, NUM_CLASSES: 2, ARGS: {embed_dim: 8}}
+DATA:
+  NUM_FRAMES: 4
+  SAMPLING_RATE: 8
+  TRAIN_CROP_SIZE: 32
+  TEST_CROP_SIZE: 32
+  TRAIN_JITTER_SCALES: [36, 40]
+  TRAIN_JITTER_SCALES_RELATIVE: []
+  TRAIN_JITTER_ASPECT_RELATIVE: []
+  USE_OFFSET_SAMPLING: true
+TRAIN: {BATCH_SIZE: 4, EVAL_PERIOD: 2, CHECKPOINT_PERIOD: 1}
+TEST: {BATCH_SIZE: 5, NUM_ENSEMBLE_VIEWS: 2, NUM_SPATIAL_CROPS: 3}
+SOLVER: {MAX_EPOCH: 3, OPTIMIZING_METHOD: adamw, BASE_LR: 1e-3, WARMUP_EPOCHS: 1.0, WARMUP_START_LR: 1e-5, CLIP_GRAD_L2NORM: 1.0}
+DATA_LOADER: {NUM_WORKERS: 0}
+DEVICE: cpu
+"""
+
+
+@pytest.fixture
+def make_cfg(tmp_path: Path, tiny_dataset: Path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(CONFIG)
+
+    def make(output: str, *overrides: str):
+        fixed = ["DATA.PATH_TO_DATA_DIR", str(tiny_dataset), "OUTPUT_DIR", str(tmp_path / output)]
+        (tmp_path / output).mkdir(exist_ok=True)
+        return load_config(str(path), [*fixed, *overrides])
+
+    return make
+
+
+def run_training(cfg) -> Trainer:
+    trainer = Trainer(cfg, load_videos(cfg, "train"), load_videos(cfg, "val"))
+    trainer.run()
+    return trainer
+
+
+def losses(cfg) -> list[float]:
+    lines = [simplejson.loads(line) for line in (Path(cfg.OUTPUT_DIR) / "log.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if line["event"] == "train"]
+
+
+def test_a_resumed_run_repeats_the_uninterrupted_one(make_cfg):
+    recipe = ("AUG.ENABLE", "True", "MIXUP.ENABLE", "True", "MODEL.LOSS_FUNC", "soft_cross_entropy", "LOG_PERIOD", "1")
+    recipe += ("MODEL.ARGS", "{'embed_dim': 8, 'drop_path_rate': 0.2}")
+    straight = run_training(make_cfg("straight", *recipe))
+    cfg = make_cfg("resumed", *recipe)
+    run_training(cfg)
+    (Path(cfg.OUTPUT_DIR) / "checkpoints" / "checkpoint_epoch_00003.pyth").unlink()
+    (Path(cfg.OUTPUT_DIR) / "checkpoints" / "checkpoint_epoch_00002.pyth").unlink()
+    resumed = run_training(cfg)
+    assert resumed.start_epoch == 1
+    for (name, ours), theirs in zip(straight.model.state_dict().items(), resumed.model.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs), name
+    assert losses(cfg)[-4:] == losses(straight.cfg)[-4:]
+
+
+def test_training_can_overfit_and_the_test_finds_its_checkpoint(make_cfg):
+    cfg = make_cfg("overfit", "SOLVER.MAX_EPOCH", "12", "TRAIN.CHECKPOINT_PERIOD", "12", "TRAIN.EVAL_PERIOD", "12")
+    run_training(cfg)
+    assert losses(cfg)[-1] < 0.8 * losses(cfg)[0]
+    results = run_test(cfg)
+    assert results["checkpoint"].endswith("checkpoint_epoch_00012.pyth")
+    assert results["top1"] == 100.0
+
+
+def test_the_result_does_not_depend_on_the_micro_batch(make_cfg):
+    results, scores = [], []
+    for batch_size in (1, 4, 48):
+        cfg = make_cfg(f"batch_{batch_size}", "TRAIN.ENABLE", "False", "TEST.BATCH_SIZE", str(batch_size))
+        results.append(run_test(cfg))
+        with np.load(Path(cfg.OUTPUT_DIR) / "predictions.npz") as saved:
+            scores.append(saved["view_scores"])
+            assert saved["view_scores"].shape == (8, 6, 2) and saved["labels"].tolist() == [0, 1] * 4
+    assert np.allclose(scores[0], scores[1], atol=1e-6) and np.allclose(scores[0], scores[2], atol=1e-6)
+    assert len({result["top1"] for result in results}) == 1
+
+
+def test_each_video_is_opened_once_for_all_views(make_cfg, monkeypatch):
+    from vidformers.data.datasets import clips
+
+    opened: list[str] = []
+    original = clips.open_video
+
+    def counting(path, *args, **kwargs):
+        opened.append(path)
+        return original(path, *args, **kwargs)
+
+    monkeypatch.setattr(clips, "open_video", counting)
+    run_test(make_cfg("once", "TRAIN.ENABLE", "False"))
+    assert len(opened) == 8 == len(set(opened))
+
+
+def test_unreadable_test_videos_are_counted_and_never_replaced(make_cfg, tiny_dataset, tmp_path):
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "text.mp4").write_text("this is not a video")
+    (lists / "empty.mp4").write_bytes(b"")
+    rows = (tiny_dataset / "test.csv").read_text().splitlines()
+    rows[2:2] = [f"{lists}/text.mp4 0", f"{lists}/empty.mp4 1", f"{lists}/gone.mp4 1"]
+    (lists / "test.csv").write_text("\n".join(rows))
+    cfg = make_cfg("broken", "TRAIN.ENABLE", "False", "DATA.PATH_TO_DATA_DIR", str(lists))
+    results = run_test(cfg)
+    assert results["num_videos"] == 11 and results["num_failed"] == 3
+    assert results["top1"] == pytest.approx(results["top1_readable"] * 8 / 11)
+    with open(Path(cfg.OUTPUT_DIR) / "failed_videos.csv", newline="") as file:
+        failed = {Path(row["path"]).name: row for row in csv.DictReader(file)}
+    assert set(failed) == {"text.mp4", "empty.mp4", "gone.mp4"}
+    assert len({row["reason"] for row in failed.values()}) == 3
+    with np.load(Path(cfg.OUTPUT_DIR) / "predictions.npz") as saved:
+        assert np.flatnonzero(saved["failed"]).tolist() == [2, 3, 4]
+        assert np.isfinite(saved["scores"][~saved["failed"]]).all()
+
+
+def test_a_bad_training_video_is_named_and_too_many_stop_the_run(make_cfg, tiny_dataset, tmp_path):
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    rows = (tiny_dataset / "train.csv").read_text().splitlines()
+    (lists / "text.mp4").write_text("this is not a video")
+    (lists / "train.csv").write_text("\n".join([*rows[:7], f"{lists}/text.mp4 1"]))
+    (lists / "val.csv").write_text("\n".join(rows))
+    settings = ("DATA.PATH_TO_DATA_DIR", str(lists), "TEST.ENABLE", "False")
+    with pytest.raises(ValueError, match=r"1 of 8 training videos cannot be read .*MAX_BAD_VIDEO_FRACTION"):
+        run_training(make_cfg("strict", *settings))
+    tolerant = run_training(make_cfg("tolerant", *settings, "DATA.MAX_BAD_VIDEO_FRACTION", "0.2"))
+    assert tolerant.failed.count("train") == 1
+
+
+def test_fine_tuning_replaces_the_head_and_says_so(make_cfg, capsys):
+    first = make_cfg("first", "SOLVER.MAX_EPOCH", "1")
+    trained = run_training(first)
+    path = str(Path(first.OUTPUT_DIR) / "checkpoints" / "checkpoint_epoch_00001.pyth")
+    cfg = make_cfg("second", "TRAIN.CHECKPOINT_FILE_PATH", path, "MODEL.NUM_CLASSES", "5")
+    trainer = Trainer(cfg, load_videos(cfg, "train"), load_videos(cfg, "val"))
+    assert "left at random initialisation: head.projection.bias, head.projection.weight" in capsys.readouterr().out
+    ours, theirs = trainer.model.state_dict(), trained.model.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours if not name.startswith("head."))
+    with pytest.raises(ValueError, match="head"):
+        run_test(make_cfg("third", "TEST.CHECKPOINT_FILE_PATH", path, "MODEL.NUM_CLASSES", "5"))
+
+
+def test_an_exploding_loss_stops_with_advice(make_cfg):
+    with pytest.raises(ValueError, match=r"training loss became .* lower SOLVER.BASE_LR"):
+        run_training(
+            make_cfg(
+                "explode", "SOLVER.BASE_LR", "1e30", "SOLVER.WARMUP_EPOCHS", "0.0", "SOLVER.OPTIMIZING_METHOD", "sgd"
+            )
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_precisions_train_and_test(make_cfg, precision):
+    cfg = make_cfg(precision, "TRAIN.PRECISION", precision, "TEST.PRECISION", precision, "SOLVER.MAX_EPOCH", "1")
+    run_training(cfg)
+    assert np.isfinite(losses(cfg)).all()
+    assert run_test(cfg)["precision"] == precision
+
+
+def test_views_of_the_micro_batches_keep_their_places(make_cfg, monkeypatch):
+    """A model that returns what it is shown puts every view's content into its own row of the table."""
+    cfg = make_cfg("places", "TRAIN.ENABLE", "False", "TEST.BATCH_SIZE", "4")
+
+    class ShowsItsInput(torch.nn.Module):
+        def forward(self, clips: torch.Tensor) -> torch.Tensor:
+            return torch.stack([clips.mean((1, 2, 3, 4)), clips[..., :8].mean((1, 2, 3, 4))], dim=1)
+
+    monkeypatch.setattr(test_module, "build_model", lambda cfg: ShowsItsInput())
+    run_test(cfg)
+    with np.load(Path(cfg.OUTPUT_DIR) / "predictions.npz") as saved:
+        packed = saved["view_scores"]
+    single = make_cfg("places_single", "TRAIN.ENABLE", "False", "TEST.BATCH_SIZE", "1")
+    run_test(single)
+    with np.load(Path(single.OUTPUT_DIR) / "predictions.npz") as saved:
+        assert np.allclose(saved["view_scores"], packed, atol=1e-6)
+    assert len(np.unique(packed[..., 0].round(6))) > 24  # the rows do differ
