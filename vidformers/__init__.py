@@ -1,0 +1,47 @@
+"""Train, evaluate and understand spatiotemporal transformers for video recognition.
+
+The public names below are imported when first used, so that importing the package costs little and a broken
+optional dependency harms only what needs it.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vidformers.checkpoints import LoadInfo as LoadInfo
+    from vidformers.checkpoints import load_weights as load_weights
+    from vidformers.config import load_config as load_config
+    from vidformers.data.readers import open_video as open_video
+    from vidformers.engine.build import build_model as build_model
+    from vidformers.models import create_model as create_model
+    from vidformers.models import list_models as list_models
+    from vidformers.models import model_arguments as model_arguments
+    from vidformers.models import register_model as register_model
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "LoadInfo": "vidformers.checkpoints",
+    "build_model": "vidformers.engine.build",
+    "create_model": "vidformers.models",
+    "list_models": "vidformers.models",
+    "load_config": "vidformers.config",
+    "load_weights": "vidformers.checkpoints",
+    "model_arguments": "vidformers.models",
+    "open_video": "vidformers.data.readers",
+    "register_model": "vidformers.models",
+}
+
+__all__ = ["__version__", *sorted(_HOME)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'vidformers' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(_HOME))

@@ -1,0 +1,188 @@
+"""Multi-head pooling attention (Fan et al. 2021, section 3.1; Li et al. 2022, section 4.1)."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vidformers.layers.attention import attention
+from vidformers.layers.pooling import (
+    AvgPool,
+    ConvPool,
+    MaxPool,
+    needs_pooling,
+    pool_tokens,
+    pooled_grid,
+)
+from vidformers.layers.rel_pos import decomposed_bias, relative_index
+from vidformers.layers.sizes import Grid
+
+POOL_MODES = ("conv", "conv_unshared", "avg", "max")
+
+
+class PoolingAttention(nn.Module):
+    """Attention whose query, key and value volumes are pooled, each over (T, H, W).
+
+    forward: tokens (B, [1 +] T*H*W, dim) and their grid (T, H, W) -> tokens (B, [1 +] T'*H'*W', dim_out) and
+    the query grid. The class token, when there is one, is token 0; it is not pooled, has no relative
+    position, but goes through the norms after pooling.
+
+    Arguments: `grid` is what the block sees for the model's declared input; `rel_pos_rows` the rows of the
+    (t, h, w) tables, 0 for none; kernel and stride are None where q (or k and v) are not pooled.
+    `residual_pooling` adds the pooled query to the output, the class token's only with
+    `residual_pooling_class_token` (torchvision's residual_with_cls_embed, PyTorchVideo's only form).
+    `class_token_log_frames` counts the class key once a key frame: so an image model with a class token,
+    run on a clip of equal frames, attends as it does on the image.
+    """
+
+    pool_q: nn.Module | None
+    pool_k: nn.Module | None
+    pool_v: nn.Module | None
+    norm_q: nn.LayerNorm | None
+    norm_k: nn.LayerNorm | None
+    norm_v: nn.LayerNorm | None
+    rel_pos_t: nn.Parameter | None
+    rel_pos_h: nn.Parameter | None
+    rel_pos_w: nn.Parameter | None
+    rel_index_t: Tensor | None
+    rel_index_h: Tensor | None
+    rel_index_w: Tensor | None
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        dim_out: int,
+        num_heads: int,
+        grid: Grid,
+        qkv_bias: bool,
+        separate_qkv: bool,
+        pool_mode: str,
+        pool_first: bool,
+        q_kernel: Sequence[int] | None,
+        q_stride: Sequence[int] | None,
+        kv_kernel: Sequence[int] | None,
+        kv_stride: Sequence[int] | None,
+        residual_pooling: bool,
+        residual_pooling_class_token: bool,
+        rel_pos_rows: tuple[int, int, int],
+        class_token: bool,
+        class_token_log_frames: bool,
+        dropout_rate: float,
+        norm_eps: float,
+    ):
+        super().__init__()
+        head_dim = dim_out // num_heads
+        self.num_heads = num_heads
+        self.scale = head_dim**-0.5
+        self.pool_first = pool_first
+        self.residual_pooling = residual_pooling
+        self.residual_class_token = residual_pooling_class_token or not class_token
+        self.class_token = class_token
+        self.class_token_log_frames = class_token_log_frames
+
+        self.fused_qkv = not (separate_qkv or pool_first)
+        if self.fused_qkv:
+            self.qkv = nn.Linear(dim, 3 * dim_out, bias=qkv_bias)
+        else:
+            self.q = nn.Linear(dim, dim_out, bias=qkv_bias)
+            self.k = nn.Linear(dim, dim_out, bias=qkv_bias)
+            self.v = nn.Linear(dim, dim_out, bias=qkv_bias)
+        self.proj = nn.Linear(dim_out, dim_out)
+        self.proj_drop = nn.Dropout(dropout_rate)
+
+        # The width that one set of pooling weights covers: a head, or, unshared, the whole width.
+        pooled_dim = dim if pool_first else dim_out
+        if pool_mode != "conv_unshared":
+            pooled_dim = pooled_dim // num_heads
+        self.query_grid = self.key_grid = grid
+        for name, kernel, stride in (
+            ("q", q_kernel, q_stride),
+            ("k", kv_kernel, kv_stride),
+            ("v", kv_kernel, kv_stride),
+        ):
+            pool: nn.Module | None = None
+            norm: nn.Module | None = None
+            if kernel is not None and stride is not None and needs_pooling(kernel, stride):
+                if pool_mode in ("conv", "conv_unshared"):
+                    pool = ConvPool(pooled_dim, kernel, stride)
+                    norm = nn.LayerNorm(pooled_dim, eps=norm_eps)
+                else:
+                    pool = (AvgPool if pool_mode == "avg" else MaxPool)(kernel, stride)
+                if name == "q":
+                    self.query_grid = pooled_grid(grid, kernel, stride)
+                else:
+                    self.key_grid = pooled_grid(grid, kernel, stride)
+            self.register_module(f"pool_{name}", pool)
+            self.register_module(f"norm_{name}", norm)
+
+        self.rel_pos = any(rel_pos_rows)
+        for axis, rows, query_size, key_size in zip(
+            "thw", rel_pos_rows, self.query_grid, self.key_grid, strict=True
+        ):
+            table = nn.Parameter(torch.zeros(rows, head_dim)) if rows else None
+            self.register_parameter(f"rel_pos_{axis}", table)
+            index = relative_index(query_size, key_size) if rows else None
+            self.register_buffer(f"rel_index_{axis}", index, persistent=False)
+
+    def reset_buffers(self) -> None:
+        """Fills the index buffers anew, for a module that was built on the meta device."""
+        for axis, query_size, key_size in zip("thw", self.query_grid, self.key_grid, strict=True):
+            index = getattr(self, f"rel_index_{axis}")
+            if index is not None:
+                index.copy_(relative_index(query_size, key_size, index.device))
+
+    def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+        if self.pool_first:
+            q, query_grid = self._pool(x, grid, self.pool_q, self.norm_q)
+            k, key_grid = self._pool(x, grid, self.pool_k, self.norm_k)
+            v, _ = self._pool(x, grid, self.pool_v, self.norm_v)
+            q, k, v = self.q(q), self.k(k), self.v(v)
+        else:
+            q, k, v = self.qkv(x).chunk(3, dim=-1) if self.fused_qkv else (self.q(x), self.k(x), self.v(x))
+            q, query_grid = self._pool(q, grid, self.pool_q, self.norm_q)
+            k, key_grid = self._pool(k, grid, self.pool_k, self.norm_k)
+            v, _ = self._pool(v, grid, self.pool_v, self.norm_v)
+
+        # (B, N, heads*d) -> (B, heads, N, d)
+        q, k, v = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (q, k, v))
+        out = attention(q, k, v, self._bias(q, query_grid, key_grid), self.scale)
+        if self.residual_pooling:
+            if self.residual_class_token:
+                out = out + q
+            else:
+                out = torch.cat([out[:, :, :1], out[:, :, 1:] + q[:, :, 1:]], dim=2)
+        out = out.transpose(1, 2).flatten(2)  # (B, heads, N, d) -> (B, N, heads*d)
+        return self.proj_drop(self.proj(out)), query_grid
+
+    def _pool(
+        self, x: Tensor, grid: Grid, pool: nn.Module | None, norm: nn.LayerNorm | None
+    ) -> tuple[Tensor, Grid]:
+        if pool is not None:
+            x, grid = pool_tokens(x, grid, pool, self.class_token)
+        if norm is not None:
+            # (B, N, C) -> (B, N, heads, d): each head is normalised by itself, with the same weights
+            x = norm(x.unflatten(-1, (-1, norm.normalized_shape[0]))).flatten(2)
+        return x, grid
+
+    def _bias(self, q: Tensor, query_grid: Grid, key_grid: Grid) -> Tensor | None:
+        """Additive attention bias (B or 1, heads or 1, Nq or 1, Nk), or None."""
+        bias = None
+        if self.rel_pos:
+            bias = decomposed_bias(
+                q[:, :, 1:] if self.class_token else q,
+                (self.rel_pos_t, self.rel_pos_h, self.rel_pos_w),
+                (self.rel_index_t, self.rel_index_h, self.rel_index_w),
+                query_grid,
+                key_grid,
+            )
+            if self.class_token:
+                bias = F.pad(bias, (1, 0, 1, 0))
+        if self.class_token_log_frames:
+            num_keys = 1 + math.prod(key_grid)
+            class_key = q.new_full((1, 1, 1, 1), math.log(key_grid[0]))
+            class_key = F.pad(class_key, (0, num_keys - 1))
+            bias = class_key if bias is None else bias + class_key
+        return bias

@@ -1,0 +1,583 @@
+"""Multiscale Vision Transformers: MViT (Fan et al., arXiv 2104.11227) and MViTv2 (Li et al., 2112.01526).
+
+Parameter names, initialisation and arithmetic follow PySlowFast, so its checkpoints load as they are.
+
+Shape letters: B clips, T H W tokens along time, height and width (the "grid"; a class token comes before
+them, as token 0), C channels.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vidformers.layers.drop_path import DropPath
+from vidformers.layers.head import ClassifierHead
+from vidformers.layers.mlp import Mlp
+from vidformers.layers.patch_embed import PatchEmbed
+from vidformers.layers.pooling import MaxPool, pool_tokens
+from vidformers.layers.pooling_attention import POOL_MODES, PoolingAttention
+from vidformers.layers.position import resize_joint, resize_spatial, resize_temporal, sincos_3d
+from vidformers.layers.sizes import Grid, floor_divided, triple
+from vidformers.models.registry import register_model
+
+POSITION_EMBEDDINGS = ("none", "joint", "separable", "sincos")
+
+
+def round_width(width: int, multiplier: float, divisor: int = 1) -> int:
+    """Grown width, rounded to a multiple of `divisor`, but not down by more than a tenth."""
+    grown = width * multiplier
+    rounded = max(1, int(grown + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * grown else rounded
+
+
+class MultiscaleBlock(nn.Module):
+    """Pooling attention and MLP, both pre-norm and residual; may shrink the grid and widen the channels.
+
+    The width grows in the MLP (MViT) or, with `dim_mul_in_attention`, in the attention (MViTv2). In both the
+    skip of the widening branch is a Linear of the *normed* tokens. Where the query is pooled, so is the skip.
+    forward: tokens (B, [1 +] T*H*W, dim), grid -> tokens (B, [1 +] T'*H'*W', dim_out), new grid.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        dim_out: int,
+        dim_mul_in_attention: bool,
+        mlp_ratio: float,
+        q_stride: Sequence[int] | None,
+        class_token: bool,
+        dropout_rate: float,
+        drop_path_rate: float,
+        layer_scale_init_value: float,
+        norm_eps: float,
+        **attention_arguments: Any,
+    ):
+        super().__init__()
+        attention_dim = dim_out if dim_mul_in_attention else dim
+        self.dim_mul_in_attention = dim_mul_in_attention
+        self.class_token = class_token
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
+        self.attn = PoolingAttention(
+            dim=dim,
+            dim_out=attention_dim,
+            q_stride=q_stride,
+            class_token=class_token,
+            dropout_rate=dropout_rate,
+            norm_eps=norm_eps,
+            **attention_arguments,
+        )
+        self.drop_path = DropPath(drop_path_rate)
+        self.norm2 = nn.LayerNorm(attention_dim, eps=norm_eps)
+        self.mlp = Mlp(attention_dim, int(attention_dim * mlp_ratio), dim_out, dropout_rate)
+        self.proj = nn.Linear(dim, dim_out) if dim != dim_out else None
+        self.pool_skip: nn.Module | None = None
+        if q_stride is not None and max(q_stride) > 1:
+            self.pool_skip = MaxPool([s + 1 if s > 1 else 1 for s in q_stride], q_stride)
+        self.layer_scale_init_value = layer_scale_init_value
+        has_scale = layer_scale_init_value > 0
+        self.gamma_1 = nn.Parameter(torch.empty(attention_dim)) if has_scale else None
+        self.gamma_2 = nn.Parameter(torch.empty(dim_out)) if has_scale else None
+
+    def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+        normed = self.norm1(x)
+        branch, query_grid = self.attn(normed, grid)
+        if self.proj is not None and self.dim_mul_in_attention:
+            x = self.proj(normed)
+        if self.pool_skip is not None:
+            x, _ = pool_tokens(x, grid, self.pool_skip, self.class_token)
+        if self.gamma_1 is not None:
+            branch = branch * self.gamma_1
+        x = x + self.drop_path(branch)
+
+        normed = self.norm2(x)
+        branch = self.mlp(normed)
+        if self.proj is not None and not self.dim_mul_in_attention:
+            x = self.proj(normed)
+        if self.gamma_2 is not None:
+            branch = branch * self.gamma_2
+        return x + self.drop_path(branch), query_grid
+
+
+class MViT(nn.Module):
+    """Multiscale Vision Transformer, v1 and v2, for clips and for images.
+
+    forward: clip (B, in_channels, T, H, W), float, normalised, or images (B, in_channels, H, W) = clips of
+    one frame -> logits (B, num_classes). T, H and W may differ from `num_frames` and `image_size`: absolute
+    position embeddings (joint: trilinear; separable: linear in time, bicubic in space) and relative ones
+    (linear) are interpolated. An input smaller than a patch is a ValueError that names the axis.
+
+    Input and stem:
+      num_frames, image_size (pixels, int or (height, width)), in_channels, num_classes
+      patch_kernel, patch_stride, patch_padding: (t, h, w) of the patch embedding. An image model has kernel
+        (1, k, k), stride (1, s, s), padding (0, p, p) and num_frames=1.
+      position_embedding: "none", "joint" (one vector a token), "separable" (space + time), or "sincos"
+        (fixed; added twice, as PySlowFast's checkpoints expect)
+      norm_stem: LayerNorm before the first block
+    Blocks:
+      embed_dim, depth, num_heads, mlp_ratio: of the first block
+      dim_mul, head_mul: ((block, factor), ...), where width and heads grow
+      dim_mul_in_attention: grow in that block's attention (v2), not in the MLP of the block before (v1)
+      pool_q_stride, pool_kv_stride: ((block, t, h, w), ...); a block that is not listed does not pool
+      pool_kv_stride_adaptive: (t, h, w) of block 0, divided by each query stride on the way; replaces
+        pool_kv_stride
+      pool_kvq_kernel: (t, h, w), or None for stride + 1 on each axis whose stride is above 1
+      pool_mode: "conv" (one for all heads), "conv_unshared" (needs pool_first), "avg" (padded zeros count)
+        or "max"
+      pool_first: pool the block's input, then project; separate_qkv: three Linears, not one; qkv_bias
+      residual_pooling: add the pooled query to the attention's output; to the class token's only with
+        residual_pooling_class_token, as torchvision (residual_with_cls_embed) and PyTorchVideo can
+      rel_pos_spatial, rel_pos_temporal, rel_pos_zero_init: decomposed relative position
+      layer_scale_init_value: 0 for none; norm ("layernorm") and norm_eps
+    Output:
+      class_token, mean_pooling: the head sees norm(x)[0]; with mean_pooling norm(mean of the patches);
+        with neither the mean of norm(x)
+      class_token_log_frames: add log(frames) to the class key: for image weights run on clips
+    Training:
+      drop_path_rate (of the last block; grows linearly from 0), dropout_rate (tokens and branches),
+      head_dropout_rate, head_init_scale, activation_checkpointing (recompute blocks in the backward pass)
+
+    Raises ValueError, saying what would work, for arguments that do not go together.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_frames: int = 16,
+        image_size: int | Sequence[int] = 224,
+        in_channels: int = 3,
+        num_classes: int = 400,
+        patch_kernel: Sequence[int] = (3, 7, 7),
+        patch_stride: Sequence[int] = (2, 4, 4),
+        patch_padding: Sequence[int] = (1, 3, 3),
+        embed_dim: int = 96,
+        depth: int = 16,
+        num_heads: int = 1,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        dim_mul: Sequence[Sequence[float]] = ((1, 2.0), (3, 2.0), (14, 2.0)),
+        head_mul: Sequence[Sequence[float]] = ((1, 2.0), (3, 2.0), (14, 2.0)),
+        dim_mul_in_attention: bool = False,
+        pool_mode: str = "conv",
+        pool_first: bool = False,
+        separate_qkv: bool = False,
+        pool_kvq_kernel: Sequence[int] | None = (3, 3, 3),
+        pool_q_stride: Sequence[Sequence[int]] = ((1, 1, 2, 2), (3, 1, 2, 2), (14, 1, 2, 2)),
+        pool_kv_stride: Sequence[Sequence[int]] = (),
+        pool_kv_stride_adaptive: Sequence[int] | None = None,
+        residual_pooling: bool = False,
+        residual_pooling_class_token: bool = False,
+        class_token: bool = True,
+        mean_pooling: bool = False,
+        position_embedding: str = "separable",
+        norm_stem: bool = False,
+        rel_pos_spatial: bool = False,
+        rel_pos_temporal: bool = False,
+        rel_pos_zero_init: bool = False,
+        drop_path_rate: float = 0.0,
+        dropout_rate: float = 0.0,
+        head_dropout_rate: float = 0.0,
+        head_init_scale: float = 1.0,
+        norm: str = "layernorm",
+        norm_eps: float = 1e-6,
+        layer_scale_init_value: float = 0.0,
+        activation_checkpointing: bool = False,
+        class_token_log_frames: bool = False,
+    ):
+        super().__init__()
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        _check_choice("pool_mode", pool_mode, POOL_MODES)
+        _check_choice("position_embedding", position_embedding, POSITION_EMBEDDINGS)
+        _check_choice("norm", norm, ("layernorm",))
+        if pool_mode == "conv_unshared" and not pool_first:
+            raise ValueError("pool_mode='conv_unshared' needs pool_first=True; or use pool_mode='conv'")
+        if residual_pooling_class_token and not residual_pooling:
+            raise ValueError("residual_pooling_class_token=True needs residual_pooling=True")
+        if class_token_log_frames and not class_token:
+            raise ValueError("class_token_log_frames=True needs class_token=True")
+
+        self.in_channels = in_channels
+        self.num_layers = depth
+        self.position_embedding = position_embedding
+        self.mean_pooling = mean_pooling
+        self.activation_checkpointing = activation_checkpointing
+        self.rel_pos_zero_init = rel_pos_zero_init
+        self.head_init_scale = head_init_scale
+
+        self.patch_embed = PatchEmbed(
+            in_channels=in_channels,
+            embed_dim=embed_dim,
+            kernel=patch_kernel,
+            stride=patch_stride,
+            padding=patch_padding,
+        )
+        self.grid = self.patch_embed.declared_grid((num_frames, height, width))
+        self._add_position_embedding(embed_dim, class_token)
+        self.pos_drop = nn.Dropout(dropout_rate)
+        self.norm_stem = nn.LayerNorm(embed_dim, eps=norm_eps) if norm_stem else None
+
+        dim_factor = _by_block("dim_mul", dim_mul, depth if dim_mul_in_attention else depth + 1)
+        head_factor = _by_block("head_mul", head_mul, depth + 1)
+        q_stride_of = _by_block("pool_q_stride", pool_q_stride, depth)
+        kv_stride_of = _by_block("pool_kv_stride", pool_kv_stride, depth)
+        if pool_kv_stride_adaptive is not None:
+            if kv_stride_of:
+                raise ValueError("give pool_kv_stride or pool_kv_stride_adaptive, not both")
+            kv_stride_of = _adaptive_strides(pool_kv_stride_adaptive, q_stride_of, depth)
+
+        dim, heads = embed_dim, num_heads
+        grid = self.grid  # what each block really sees
+        tracked = self.grid  # PySlowFast's estimate of it, rounded down; sizes the relative position tables
+        self.blocks = nn.ModuleList()
+        for i in range(depth):
+            heads = round_width(heads, head_factor.get(i, (1.0,))[0])
+            # The divisor below is not the number of heads of either block when head_mul is not 1: PySlowFast
+            # applies head_mul twice for v2, and its checkpoints have the widths that come out of that.
+            grows_at = i if dim_mul_in_attention else i + 1
+            divisor = round_width(heads, head_factor.get(grows_at, (1.0,))[0])
+            dim_out = round_width(dim, dim_factor.get(grows_at, (1.0,))[0], divisor)
+            attention_dim = dim_out if dim_mul_in_attention else dim
+            if attention_dim % heads or (pool_first and dim % heads):
+                raise ValueError(
+                    f"block {i} has input width {dim} and attention width {attention_dim}, to be divided by "
+                    f"{heads} heads; change embed_dim={embed_dim}, num_heads={num_heads}, dim_mul or "
+                    f"head_mul so that they are multiples of {heads}"
+                )
+            q_stride, kv_stride = q_stride_of.get(i), kv_stride_of.get(i)
+            block = MultiscaleBlock(
+                dim=dim,
+                dim_out=dim_out,
+                dim_mul_in_attention=dim_mul_in_attention,
+                num_heads=heads,
+                mlp_ratio=mlp_ratio,
+                grid=grid,
+                qkv_bias=qkv_bias,
+                separate_qkv=separate_qkv,
+                pool_mode=pool_mode,
+                pool_first=pool_first,
+                q_kernel=_pool_kernel(q_stride, pool_kvq_kernel),
+                q_stride=q_stride,
+                kv_kernel=_pool_kernel(kv_stride, pool_kvq_kernel),
+                kv_stride=kv_stride,
+                residual_pooling=residual_pooling,
+                residual_pooling_class_token=residual_pooling_class_token,
+                rel_pos_rows=_rel_pos_rows(tracked, q_stride, kv_stride, rel_pos_spatial, rel_pos_temporal),
+                class_token=class_token,
+                class_token_log_frames=class_token_log_frames,
+                dropout_rate=dropout_rate,
+                drop_path_rate=drop_path_rate * i / max(depth - 1, 1),
+                layer_scale_init_value=layer_scale_init_value,
+                norm_eps=norm_eps,
+            )
+            self.blocks.append(block)
+            dim, grid = dim_out, block.attn.query_grid
+            if q_stride is not None:
+                tracked = floor_divided(tracked, q_stride)
+
+        self.norm = nn.LayerNorm(dim, eps=norm_eps)
+        self.head = ClassifierHead(dim, num_classes, head_dropout_rate)
+        self.reset_parameters()
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Clip (B, in_channels, T, H, W) or images (B, in_channels, H, W) -> logits (B, num_classes)."""
+        x, _ = self.forward_tokens(clip)
+        if self.mean_pooling:
+            x = self.norm(self._patches(x).mean(dim=1))
+        elif self.cls_token is not None:
+            x = self.norm(x)[:, 0]
+        else:
+            x = self.norm(x).mean(dim=1)
+        return self.head(x)
+
+    def forward_features(self, clip: Tensor) -> Tensor:
+        """Clip -> last feature map (B, T', H', W', C) after the final norm, without the class token."""
+        x, grid = self.forward_tokens(clip)
+        return self.norm(self._patches(x)).unflatten(1, grid)
+
+    def forward_tokens(self, clip: Tensor) -> tuple[Tensor, Grid]:
+        """Clip -> tokens (B, [1 +] T'*H'*W', C) after the last block, not yet normed, and their grid."""
+        x, grid = self.patch_embed(self._as_clip(clip))
+        if self.cls_token is not None:
+            x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
+        if self.position_embedding != "none":
+            x = x + self._position(grid)
+        x = self.pos_drop(x)
+        if self.norm_stem is not None:
+            x = self.norm_stem(x)
+        for block in self.blocks:
+            if self.activation_checkpointing and self.training and torch.is_grad_enabled():
+                x, grid = checkpoint(block, x, grid, use_reentrant=False)
+            else:
+                x, grid = block(x, grid)
+        return x, grid
+
+    def no_weight_decay(self) -> set[str]:
+        """Full names of the position and class embedding parameters."""
+        prefixes = ("pos_embed", "cls_token", "rel_pos_")
+        return {n for n, _ in self.named_parameters() if n.rpartition(".")[2].startswith(prefixes)}
+
+    def layer_id(self, name: str) -> int:
+        """Depth of a parameter, for layer-wise decay: 0 the stem, i + 1 block i, num_layers + 1 the rest."""
+        if name.startswith(("cls_token", "mask_token", "pos_embed", "patch_embed")):
+            return 0
+        if name.startswith("blocks."):
+            return int(name.split(".")[1]) + 1
+        return self.num_layers + 1
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Initialises as PySlowFast does, biases of 0.02 included; also fills the buffers."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv3d):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+            if isinstance(module, nn.Conv3d) and module.bias is not None:
+                bound = (module.in_channels * module.weight[0, 0].numel()) ** -0.5
+                nn.init.uniform_(module.bias, -bound, bound)
+            if isinstance(module, nn.Linear | nn.LayerNorm) and module.bias is not None:
+                nn.init.constant_(module.bias, 0.02)
+            if isinstance(module, nn.LayerNorm):
+                nn.init.ones_(module.weight)
+            if isinstance(module, MultiscaleBlock):
+                for gamma in (module.gamma_1, module.gamma_2):
+                    if gamma is not None:
+                        nn.init.constant_(gamma, module.layer_scale_init_value)
+        for name, parameter in self.named_parameters():
+            if name.startswith(("cls_token", "pos_embed")):
+                nn.init.trunc_normal_(parameter, std=0.02)
+            elif ".rel_pos_" in name and self.rel_pos_zero_init:
+                nn.init.zeros_(parameter)
+            elif ".rel_pos_" in name:
+                nn.init.trunc_normal_(parameter, std=0.02)
+        if self.position_embedding == "sincos":
+            table = sincos_3d(self.pos_embed.shape[-1], self.grid, self.pos_embed.device)
+            self.pos_embed.zero_()  # the class token's row stays zero
+            self.pos_embed[:, -table.shape[0] :] = table
+        self.head.projection.weight.mul_(self.head_init_scale)
+        self.head.projection.bias.mul_(self.head_init_scale)
+        self.reset_buffers()
+
+    def reset_buffers(self) -> None:
+        """Fills the index buffers, which no checkpoint holds, for a model built on the meta device."""
+        for module in self.modules():
+            if isinstance(module, PoolingAttention):
+                module.reset_buffers()
+
+    def _add_position_embedding(self, dim: int, class_token: bool) -> None:
+        T, H, W = self.grid
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim)) if class_token else None
+        if self.position_embedding == "separable":
+            self.pos_embed_spatial = nn.Parameter(torch.zeros(1, H * W, dim))
+            self.pos_embed_temporal = nn.Parameter(torch.zeros(1, T, dim))
+            self.pos_embed_class = nn.Parameter(torch.zeros(1, 1, dim)) if class_token else None
+        elif self.position_embedding in ("joint", "sincos"):
+            if self.position_embedding == "sincos" and dim % 16:
+                raise ValueError(
+                    f"position_embedding='sincos' needs embed_dim divisible by 16, got {dim}; "
+                    f"use {max(dim // 16, 1) * 16} or {(dim // 16 + 1) * 16}"
+                )
+            learned = self.position_embedding == "joint"
+            table = torch.zeros(1, int(class_token) + T * H * W, dim)
+            self.pos_embed = nn.Parameter(table, requires_grad=learned)
+
+    def _position(self, grid: Grid) -> Tensor:
+        """Position embedding of the class token, if any, and of the tokens of a grid: (1, [1 +] T*H*W, C)."""
+        if self.position_embedding == "separable":
+            space = resize_spatial(self.pos_embed_spatial, self.grid[1:], grid[1:])
+            time = resize_temporal(self.pos_embed_temporal, grid[0])
+            # (1, T, 1, C) + (1, 1, H*W, C) -> (1, T*H*W, C)
+            patches = (time[:, :, None] + space[:, None]).flatten(1, 2)
+            return (
+                patches if self.pos_embed_class is None else torch.cat([self.pos_embed_class, patches], dim=1)
+            )
+        position: Tensor = self.pos_embed
+        if grid != self.grid:
+            first = 0 if self.cls_token is None else 1
+            patches = resize_joint(position[:, first:], self.grid, grid)
+            position = torch.cat([position[:, :first], patches], dim=1)
+        return 2 * position if self.position_embedding == "sincos" else position
+
+    def _patches(self, x: Tensor) -> Tensor:
+        return x if self.cls_token is None else x[:, 1:]
+
+    def _as_clip(self, clip: Tensor) -> Tensor:
+        if clip.ndim == 4:
+            clip = clip.unsqueeze(2)  # (B, C, H, W) -> (B, C, 1, H, W)
+        if clip.ndim != 5 or clip.shape[1] != self.in_channels:
+            raise ValueError(
+                f"expected a clip (B, {self.in_channels}, T, H, W) or images (B, {self.in_channels}, H, W), "
+                f"got shape {tuple(clip.shape)}"
+            )
+        if not clip.is_floating_point():
+            raise ValueError(
+                f"expected a normalised float clip, got {clip.dtype}; scale and normalise it first"
+            )
+        return clip
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, choices))}")
+
+
+def _by_block(name: str, entries: Sequence[Sequence[Any]], num_blocks: int) -> dict[int, tuple[Any, ...]]:
+    """((block, value, ...), ...) -> {block: (value, ...)}; the last entry of a block wins."""
+    for entry in entries:
+        if not 0 <= entry[0] < num_blocks:
+            raise ValueError(
+                f"{name} names block {entry[0]}, but the last one it can name is {num_blocks - 1}; "
+                f"give {name} too when you change depth"
+            )
+    return {int(entry[0]): tuple(entry[1:]) for entry in entries}
+
+
+def _adaptive_strides(
+    first: Sequence[int], q_stride_of: dict[int, tuple[int, ...]], depth: int
+) -> dict[int, tuple[int, ...]]:
+    """Key-value stride of every block: query pooling takes over its part, so that K and V keep their size."""
+    stride = triple(first)
+    strides: dict[int, tuple[int, ...]] = {}
+    for i in range(depth):
+        if i in q_stride_of:
+            stride = floor_divided(stride, q_stride_of[i])
+        strides[i] = stride
+    return strides
+
+
+def _pool_kernel(stride: Sequence[int] | None, kernel: Sequence[int] | None) -> tuple[int, ...] | None:
+    if stride is None:
+        return None
+    return tuple(kernel) if kernel is not None else tuple(s + 1 if s > 1 else 1 for s in stride)
+
+
+def _rel_pos_rows(
+    tracked: Grid,
+    q_stride: Sequence[int] | None,
+    kv_stride: Sequence[int] | None,
+    spatial: bool,
+    temporal: bool,
+) -> tuple[int, int, int]:
+    """Rows of the (t, h, w) tables. Both spatial ones follow the longer side and the strides along H, the
+    temporal one ignores strides, as in PySlowFast and torchvision; the forward interpolates where needed."""
+    side = max(tracked[1:])
+    query = side // (q_stride[1] if q_stride is not None else 1)
+    key = side // (kv_stride[1] if kv_stride is not None else 1)
+    spatial_rows = 2 * max(query, key, 1) - 1 if spatial else 0
+    return (2 * tracked[0] - 1 if temporal else 0), spatial_rows, spatial_rows
+
+
+# The published sizes. GFLOPs and accuracies: the papers, PySlowFast's model zoo.
+
+
+def _stages(depth: int, *starts: int, pool_in_every_block: bool = False) -> dict[str, Any]:
+    """Depth, and doubled width and heads and 2x2 query stride at the first block of each later stage."""
+    doubling = tuple((i, 2.0) for i in starts)
+    blocks = range(depth) if pool_in_every_block else starts
+    q_stride = tuple((i, 1, 2, 2) if i in starts else (i, 1, 1, 1) for i in blocks)
+    return {"depth": depth, "dim_mul": doubling, "head_mul": doubling, "pool_q_stride": q_stride}
+
+
+def _v2(depth: int, *starts: int) -> dict[str, Any]:
+    return {
+        **_stages(depth, *starts, pool_in_every_block=True),
+        "dim_mul_in_attention": True,
+        "residual_pooling": True,
+        "rel_pos_spatial": True,
+        "position_embedding": "none",
+    }
+
+
+def _v2_video(depth: int, *starts: int) -> dict[str, Any]:
+    return {**_v2(depth, *starts), "rel_pos_temporal": True, "pool_kv_stride_adaptive": (1, 8, 8)}
+
+
+_IMAGE = {
+    "num_frames": 1,
+    "num_classes": 1000,
+    "patch_kernel": (1, 7, 7),
+    "patch_stride": (1, 4, 4),
+    "patch_padding": (0, 3, 3),
+    "pool_kvq_kernel": (1, 3, 3),
+}
+
+
+def _v2_image(depth: int, *starts: int) -> dict[str, Any]:
+    return {**_IMAGE, **_v2(depth, *starts), "class_token": False, "pool_kv_stride_adaptive": (1, 4, 4)}
+
+
+@register_model(MViT)
+def mvit_b_16x4() -> dict[str, Any]:
+    """MViT-B 16x4: 36.6 M parameters, 70.8 GFLOPs, Kinetics-400 78.4."""
+    return {**_stages(16, 1, 3, 14), "pool_kv_stride_adaptive": (1, 8, 8)}
+
+
+@register_model(MViT)
+def mvit_b_16x4_max() -> dict[str, Any]:
+    """The model of the paper's ablations (shuffled frames too): max pooling, kernel = stride + 1."""
+    return {**mvit_b_16x4(), "pool_mode": "max", "pool_kvq_kernel": None}
+
+
+@register_model(MViT)
+def mvit_b_16x4_avg() -> dict[str, Any]:
+    """Average pooling instead (MViT paper, pooling function ablation)."""
+    return {**mvit_b_16x4_max(), "pool_mode": "avg"}
+
+
+@register_model(MViT)
+def mvit_b_32x3() -> dict[str, Any]:
+    """PySlowFast's MVIT_B_32x3_CONV, the paper's MViT-B-24: 53.1 M, 236.3 GFLOPs, Kinetics-400 80.4."""
+    stages = _stages(24, 2, 5, 21)
+    return {**stages, "num_frames": 32, "pool_kv_stride_adaptive": (1, 8, 8), "pool_kvq_kernel": None}
+
+
+@register_model(MViT)
+def mvit_v2_s_16x4() -> dict[str, Any]:
+    """MViTv2-S 16x4: 34.5 M, 64.5 GFLOPs, Kinetics-400 81.0."""
+    return _v2_video(16, 1, 3, 14)
+
+
+@register_model(MViT)
+def mvit_v2_b_32x3() -> dict[str, Any]:
+    """MViTv2-B 32x3: 51.2 M, 225.2 GFLOPs, Kinetics-400 82.9."""
+    return {**_v2_video(24, 2, 5, 21), "num_frames": 32}
+
+
+@register_model(MViT)
+def mvit_v2_l_40x3() -> dict[str, Any]:
+    """MViTv2-L 40x3 at 312 pixels: 213.4 M, 2828 GFLOPs, Kinetics-400 86.1 (pre-trained on ImageNet-21k)."""
+    return {**_v2_video(48, 2, 8, 44), "num_frames": 40, "image_size": 312, "embed_dim": 144, "num_heads": 2}
+
+
+@register_model(MViT)
+def mvit_b_16() -> dict[str, Any]:
+    """MViT-B-16 for images: 37.0 M, 7.8 GFLOPs, ImageNet-1k 82.9."""
+    stages = _stages(16, 1, 3, 14)
+    return {**_IMAGE, **stages, "position_embedding": "joint", "pool_kv_stride_adaptive": (1, 4, 4)}
+
+
+@register_model(MViT)
+def mvit_v2_t() -> dict[str, Any]:
+    """MViTv2-T for images: 24.2 M, 4.7 GFLOPs, ImageNet-1k 82.3."""
+    return _v2_image(10, 1, 3, 8)
+
+
+@register_model(MViT)
+def mvit_v2_s() -> dict[str, Any]:
+    """MViTv2-S for images: 34.9 M, 7.0 GFLOPs, ImageNet-1k 83.6."""
+    return _v2_image(16, 1, 3, 14)
+
+
+@register_model(MViT)
+def mvit_v2_b() -> dict[str, Any]:
+    """MViTv2-B for images: 51.5 M, 10.2 GFLOPs, ImageNet-1k 84.4."""
+    return _v2_image(24, 2, 5, 21)
+
+
+@register_model(MViT)
+def mvit_tiny() -> dict[str, Any]:
+    """Not published: for tests and for demonstrations that train on a CPU. 8 frames of 64 pixels."""
+    stages = _stages(4, 1, 3)
+    small = {"num_frames": 8, "image_size": 64, "num_classes": 10, "embed_dim": 32}
+    return {**stages, **small, "pool_kv_stride_adaptive": (1, 4, 4)}
