@@ -16,10 +16,10 @@ from vidformers.config.yaml_file import YamlTree, read_yaml
 def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> CfgNode:
     """Read a config file of ours, or one of PySlowFast's for a transformer classifier, and freeze the result.
 
-    A file may name others as `_BASE_`; what it says itself goes over them. `overrides` are the words of a command
-    line, `KEY value KEY value ...` (a leading "--opts" is accepted), and go over the file. For a PySlowFast file
-    both its own keys (MVIT.DEPTH) and ours (MODEL.ARGS.depth) can be overridden; one warning lists those of its
-    settings that have no effect.
+    A file may name others as `_BASE_`; what it says itself goes over them. `overrides` are the words of a
+    command line, `KEY value KEY value ...` (a leading "--opts" is accepted), and go over the file. For a
+    PySlowFast file both its own keys (MVIT.DEPTH) and ours (MODEL.ARGS.depth) can be overridden; one warning
+    lists those of its settings that have no effect.
 
     Values follow PySlowFast's rules: strings that spell a literal are that literal ("1e-4", "(3, 7, 7)"),
     lists and tuples are alike; in addition an int passes for a float.

@@ -33,9 +33,13 @@ def literal(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     text = value.strip()
-    words = {"true": True, "false": False, "none": None, "null": None}
-    if text.lower() in words:
-        return words[text.lower()]
+    words = {
+        "true": True,
+        "false": False,
+        "null": None,
+    }  # but not "none", which is a word that arguments take
+    if text in words:
+        return words[text]
     try:
         result = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):

@@ -30,7 +30,9 @@ def parameter_groups(
             f"layer_decay={layer_decay} needs a model with layer_id() and num_layers, which "
             f"{type(model).__name__} lacks; use 1.0."
         )
-    undecayed = model.no_weight_decay() if zero_decay_pos_cls and hasattr(model, "no_weight_decay") else set()
+    undecayed: set[str] = set()
+    if zero_decay_pos_cls and hasattr(model, "no_weight_decay"):
+        undecayed = model.no_weight_decay()  # type: ignore[operator]
     if layer_decay < 1:
         # PySlowFast looks these names up exactly here, and by substring otherwise, and has them without the
         # path of their module: with layer decay the relative positions of the blocks do decay.
