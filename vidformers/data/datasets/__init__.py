@@ -1,0 +1,1 @@
+"""Lists of videos (kinetics, folder) and the datasets over them (clips)."""

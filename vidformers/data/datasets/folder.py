@@ -1,0 +1,74 @@
+"""A folder with one subfolder of videos a class: no list needed."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from vidformers.data.paths import path_manager
+from vidformers.data.records import VIDEO_EXTENSIONS, Record
+
+
+def scan_folder(root: str) -> tuple[list[Record], list[str]]:
+    """Records and class names of `root`/<class>/<video>, names in natural order (class2 before class10).
+
+    The label of a class is its place in that order; `video_id` is the path below `root`. Hidden entries and
+    files that are not videos by their extension are passed over. Raises FileNotFoundError or ValueError that
+    say what was found.
+    """
+    root = os.fspath(root)
+    paths = path_manager()
+    wanted = "wanted is a folder with one subfolder a class, each holding video files: class_name/video.mp4"
+    if not paths.isdir(root):
+        raise FileNotFoundError(f"there is no folder '{root}'; {wanted}")
+    names = [name for name in _listing(root) if paths.isdir(os.path.join(root, name))]
+    if not names:
+        raise ValueError(f"'{root}' has no subfolder; {wanted}")
+    records = []
+    for label, name in enumerate(names):
+        for file_name in _listing(os.path.join(root, name)):
+            if file_name.lower().endswith(VIDEO_EXTENSIONS):
+                video_id = f"{name}/{file_name}"
+                records.append(Record(os.path.join(root, name, file_name), label, video_id))
+    if not records:
+        raise ValueError(
+            f"no video file in the {len(names)} subfolders of '{root}' (such as '{names[0]}'); {wanted}. "
+            f"Known extensions: {' '.join(VIDEO_EXTENSIONS)}"
+        )
+    return records, names
+
+
+def _listing(directory: str) -> list[str]:
+    names = (name for name in path_manager().ls(directory) if not name.startswith("."))
+    return sorted(names, key=_natural_key)
+
+
+def _natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
+    parts = re.split(r"([0-9]+)", name.casefold())
+    # Numbers before letters at the same place, as file managers sort; the name itself settles ties such as 1
+    # and 01.
+    return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts if p], name
+
+
+def stratified_split(
+    records: Sequence[Record], *, held_out_fraction: float, seed: int
+) -> tuple[list[Record], list[Record]]:
+    """Split into (rest, held out), class by class, by seed.
+
+    At least one video of each class that has two or more is held out, and at least one stays; a class with a
+    single video stays whole. Both parts keep the order of `records`.
+    """
+    if not 0 < held_out_fraction < 1:
+        raise ValueError(f"held_out_fraction={held_out_fraction}; use a number between 0 and 1, such as 0.2")
+    held_out: set[int] = set()
+    labels = np.array([record.label for record in records], dtype=np.int64)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        count = min(max(1, round(held_out_fraction * len(members))), len(members) - 1)
+        order = np.random.default_rng([seed, int(label)]).permutation(len(members))
+        held_out.update(members[order[:count]].tolist())
+    rest = [record for i, record in enumerate(records) if i not in held_out]
+    return rest, [record for i, record in enumerate(records) if i in held_out]

@@ -1,0 +1,134 @@
+"""DataLoader with an order that depends on (seed, epoch) alone, for one process or several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+
+class EpochBatchSampler(Sampler[list[int]]):
+    """Batches of dataset indices for one process out of `world_size`.
+
+    shuffle: a permutation drawn from (seed, epoch); else the list's order.
+    drop_last True (training): every process gets the same number of full batches, so that none waits for
+    another at the end. The k-th batches of all processes together are the k-th batch of a single process with
+    batch_size * world_size. drop_last False (evaluation): every index exactly once over all processes; their
+    numbers may differ by one.
+    start_batch: batches of the coming epoch to leave out, to resume within it.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        *,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+        drop_last: bool,
+        start_batch: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}; use 1 or more")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank={rank} of world_size={world_size}; ranks count from 0")
+        if drop_last and length < batch_size * world_size:
+            raise ValueError(
+                f"{length} videos do not fill one batch of {batch_size} clips on each of {world_size} "
+                f"processes; use a batch size of at most {max(1, length // world_size)}"
+            )
+        self.length = length
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.drop_last = drop_last
+        self.rank = rank
+        self.world_size = world_size
+        self.set_epoch(0, start_batch=start_batch)
+
+    def set_epoch(self, epoch: int, *, start_batch: int = 0) -> None:
+        """Choose the epoch, and how many of its batches are already done."""
+        if not 0 <= start_batch <= self.batches_an_epoch:
+            raise ValueError(f"start_batch={start_batch}, but an epoch has {self.batches_an_epoch} batches")
+        self.epoch = epoch
+        self.start_batch = start_batch
+
+    @property
+    def batches_an_epoch(self) -> int:
+        """Batches of this process in a whole epoch."""
+        if self.drop_last:
+            return self.length // (self.batch_size * self.world_size)
+        own = len(range(self.rank, self.length, self.world_size))
+        return -(-own // self.batch_size)
+
+    def __len__(self) -> int:
+        return self.batches_an_epoch - self.start_batch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = np.arange(self.length)
+        if self.shuffle:
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
+        own = order[self.rank :: self.world_size]
+        for batch in range(self.start_batch, self.batches_an_epoch):
+            yield own[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
+
+
+class EpochLoader(DataLoader):
+    """DataLoader whose `set_epoch` reaches the order and, where it has one, the dataset."""
+
+    def set_epoch(self, epoch: int, *, start_batch: int = 0) -> None:
+        """Choose the epoch that the next iteration gives, from batch `start_batch` on."""
+        self.batch_sampler.set_epoch(epoch, start_batch=start_batch)  # type: ignore[union-attr]
+        if hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(epoch)
+
+
+def _start_worker(worker_id: int) -> None:
+    # One worker a core is the plan; threads inside each would only fight over them.
+    torch.set_num_threads(1)
+
+
+def build_loader(
+    dataset: Dataset,
+    *,
+    batch_size: int,
+    shuffle: bool,
+    num_workers: int,
+    pin_memory: bool,
+    seed: int,
+    drop_last: bool,
+    collate_fn: Callable[[list[Any]], Any],
+    start_batch: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+) -> EpochLoader:
+    """Loader over a map-style dataset; see `EpochBatchSampler` for the order. Batches do not depend on
+    num_workers.
+
+    Workers start anew each epoch (they are copies of the dataset, and `set_epoch` must reach them).
+    """
+    sampler = EpochBatchSampler(
+        len(dataset),  # type: ignore[arg-type]
+        batch_size=batch_size,
+        shuffle=shuffle,
+        seed=seed,
+        drop_last=drop_last,
+        start_batch=start_batch,
+        rank=rank,
+        world_size=world_size,
+    )
+    return EpochLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=num_workers,
+        pin_memory=pin_memory and torch.cuda.is_available(),
+        collate_fn=collate_fn,
+        worker_init_fn=_start_worker if num_workers else None,
+        # Otherwise starting workers would draw from torch's global generator.
+        generator=torch.Generator().manual_seed(seed),
+    )

@@ -1,0 +1,76 @@
+"""A dataset is a list of records and, where known, the names of its classes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vidformers.data.paths import path_manager
+
+CLASS_NAME_FILES = ("classes.json", "classes.txt")
+VIDEO_EXTENSIONS = (
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".flv", ".mpg", ".mpeg", ".ts", ".3gp", ".ogv"
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row of a dataset: the path to open, the class, and the name under which results are reported."""
+
+    path: str
+    label: int
+    video_id: str
+
+
+def check_labels(records: Sequence[Record], num_classes: int, *, source: str = "the list") -> None:
+    """Raise ValueError if a label does not fit a model of `num_classes` classes; `source` names the list."""
+    worst = max(records, key=lambda record: record.label, default=None)
+    if worst is not None and worst.label >= num_classes:
+        bad = sum(record.label >= num_classes for record in records)
+        raise ValueError(
+            f"label {worst.label} of '{worst.video_id}' in {source} does not fit "
+            f"MODEL.NUM_CLASSES={num_classes} (labels are 0 to {num_classes - 1}; {bad} of {len(records)} "
+            f"rows are too large). Set MODEL.NUM_CLASSES to at least {worst.label + 1}, or count labels from "
+            "0."
+        )
+
+
+def read_class_names(directory: str) -> list[str] | None:
+    """Class names in label order from classes.json or classes.txt beside the lists; None if there is neither.
+
+    classes.json: a list of names, an object {name: label} (PySlowFast's), or {"classes": [{"label", "name"},
+    ...]}. classes.txt: one name a line.
+    """
+    paths = path_manager()
+    for file_name in CLASS_NAME_FILES:
+        path = os.path.join(directory, file_name)
+        if not paths.isfile(path):
+            continue
+        with paths.open(path, "r", encoding="utf-8") as file:
+            text = file.read()
+        if file_name.endswith(".txt"):
+            return [line.strip() for line in text.splitlines() if line.strip()]
+        try:
+            return _names_from_json(json.loads(text))
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{path} does not hold class names ({error}); it must be a JSON list of names in label "
+                "order, or an "
+                'object {"name": label, ...} with the labels 0, 1, 2, ...'
+            ) from error
+    return None
+
+
+def _names_from_json(content: object) -> list[str]:
+    if isinstance(content, dict) and isinstance(content.get("classes"), list):
+        content = {entry["name"]: entry["label"] for entry in content["classes"]}
+    if isinstance(content, dict):
+        by_label = sorted((int(label), str(name)) for name, label in content.items())
+        if [label for label, _ in by_label] != list(range(len(by_label))):
+            raise ValueError("its labels are not 0, 1, 2, ... without gaps")
+        return [name for _, name in by_label]
+    if isinstance(content, list) and all(isinstance(name, str) for name in content):
+        return list(content)
+    raise ValueError("it is neither a list of names nor an object")
