@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from vidformers.checkpoints import load_weights as load_weights
     from vidformers.config import load_config as load_config
     from vidformers.data.readers import open_video as open_video
-    from vidformers.engine.build import build_model as build_model
+    from vidformers.engine.model import build_model as build_model
     from vidformers.models import create_model as create_model
     from vidformers.models import list_models as list_models
     from vidformers.models import model_arguments as model_arguments
@@ -22,7 +22,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "LoadInfo": "vidformers.checkpoints",
-    "build_model": "vidformers.engine.build",
+    "build_model": "vidformers.engine.model",
     "create_model": "vidformers.models",
     "list_models": "vidformers.models",
     "load_config": "vidformers.config",

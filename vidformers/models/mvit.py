@@ -508,6 +508,12 @@ def _v2_image(depth: int, *starts: int) -> dict[str, Any]:
 
 
 @register_model(MViT)
+def mvit() -> dict[str, Any]:
+    """No published size: the class's defaults, for configs that give the sizes themselves."""
+    return {}
+
+
+@register_model(MViT)
 def mvit_b_16x4() -> dict[str, Any]:
     """MViT-B 16x4: 36.6 M parameters, 70.8 GFLOPs, Kinetics-400 78.4."""
     return {**_stages(16, 1, 3, 14), "pool_kv_stride_adaptive": (1, 8, 8)}

@@ -1,0 +1,146 @@
+"""`load_weights`: any known checkpoint into a model."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vidformers.checkpoints import pytorchvideo, slowfast, torchvision
+from vidformers.checkpoints.adapt import adapt
+from vidformers.checkpoints.read import find_state_dict, read_checkpoint
+
+_SOURCES = (torchvision, pytorchvideo, slowfast)
+_SHOWN = 5  # names of each kind in an error
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class LoadInfo:
+    """What `load_weights` did, by parameter names of the model (`unexpected`: of the checkpoint, converted).
+
+    `source` is "vidformers", "slowfast", "pytorchvideo" or "torchvision". `matched` are all names that were
+    loaded, those in `resized` (position tables of another input size) and `inflated` (image to video) too;
+    `missing` kept the values they had.
+    """
+
+    source: str
+    matched: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    resized: list[str] = field(default_factory=list)
+    inflated: list[str] = field(default_factory=list)
+
+
+def load_weights(
+    model: nn.Module, path_or_state_dict: str | os.PathLike[str] | Mapping[str, Any], *, strict: bool = True
+) -> LoadInfo:
+    """Loads weights of PySlowFast, PyTorchVideo, torchvision or this library, recognised by their names.
+
+    Takes a path (also an address that iopath knows), a checkpoint dictionary or a bare state dict. Weights
+    for another input size are interpolated, and image weights inflated so that a clip of equal frames gives
+    what the image model gives (with a class token, only if the model has class_token_log_frames=True).
+
+    strict=True: every parameter must be found and every entry used. strict=False, for fine-tuning: a head of
+    another class count keeps its values and is in `missing`; other missing or unexpected names are listed in
+    the result and logged as a warning.
+
+    Raises ValueError for names of an unknown source, a model on the meta device, shapes that cannot be
+    fitted, and with strict=True for missing or unexpected names; then the model is left as it was.
+    FileNotFoundError and ValueError as `read_checkpoint`.
+    """
+    given = path_or_state_dict
+    is_path = isinstance(given, str | os.PathLike)
+    where = str(given) if is_path else "the checkpoint"
+    checkpoint = read_checkpoint(os.fspath(given)) if isinstance(given, str | os.PathLike) else given
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise ValueError("the model is on the meta device; call model.to_empty(device='cpu') first")
+    try:
+        state, key = find_state_dict(checkpoint)
+        source, converted = to_our_names(state)
+    except ValueError as error:
+        raise ValueError(f"{where} cannot be loaded into {type(model).__name__}: {error}") from None
+    if source == slowfast.NAME and (key == "model" or "vidformers" in checkpoint):
+        source = "vidformers"
+
+    adapted = adapt(converted, model)
+    target = model.state_dict()
+    info = LoadInfo(source=source)
+    misfits = []
+    for name, tensor in adapted.state.items():
+        if name not in target:
+            info.unexpected.append(name)
+        elif tensor.shape == target[name].shape:
+            info.matched.append(name)
+        elif not strict and name.startswith("head.") and tensor.shape[1:] == target[name].shape[1:]:
+            pass  # another class count: found missing below
+        else:
+            shapes = f"{tuple(tensor.shape)} in the checkpoint, {tuple(target[name].shape)} in the model"
+            misfits.append(f"{name} ({shapes})")
+    loaded = set(info.matched)
+    misfit_names = {misfit.partition(" ")[0] for misfit in misfits}
+    info.missing = [name for name in target if name not in loaded and name not in misfit_names]
+    info.resized = [name for name in adapted.resized if name in loaded]
+    info.inflated = [name for name in adapted.inflated if name in loaded]
+
+    if misfits or not loaded or (strict and (info.missing or info.unexpected)):
+        raise ValueError(_explain(where, model, info, misfits, strict))
+    if not strict and (info.missing or info.unexpected):
+        logger.warning(
+            "%s: %d parameters of the model not found (%s), %d entries not used (%s)",
+            where,
+            len(info.missing),
+            _some(info.missing),
+            len(info.unexpected),
+            _some(info.unexpected),
+        )
+    with torch.no_grad():
+        for name in info.matched:
+            target[name].copy_(adapted.state[name])
+    reset_buffers = getattr(model, "reset_buffers", None)
+    if callable(reset_buffers):  # a model built on the meta device has had no values in them so far
+        reset_buffers()
+    return info
+
+
+def to_our_names(state: dict[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
+    """(source, state dict in this library's names); ValueError if no source has such names."""
+    for source in _SOURCES:
+        if source.matches(state):
+            return source.NAME, source.convert(state)
+    raise ValueError(
+        "its parameter names are not those of an MViT of PySlowFast, PyTorchVideo, torchvision or this "
+        f"library (the first are {_some(list(state))}), so it is a checkpoint of another model; give one of "
+        "the model that you build"
+    )
+
+
+def _explain(where: str, model: nn.Module, info: LoadInfo, misfits: Sequence[str], strict: bool) -> str:
+    parts = []
+    if misfits:
+        parts.append(f"{len(misfits)} of another shape: {_some(misfits)}")
+    if info.missing:
+        parts.append(f"{len(info.missing)} missing from it: {_some(info.missing)}")
+    if info.unexpected:
+        parts.append(f"{len(info.unexpected)} that the model does not have: {_some(info.unexpected)}")
+    only_head = strict and not info.unexpected and not info.missing
+    only_head = only_head and all(misfit.startswith("head.") for misfit in misfits)
+    if only_head:
+        advice = "Build the model with the checkpoint's num_classes, or use strict=False to keep a new head"
+    else:
+        advice = "Build the model (name, sizes, options) that the checkpoint was trained as"
+    return (
+        f"{where} ({info.source} names) does not fit {type(model).__name__}: {len(info.matched)} parameters "
+        f"match; {'; '.join(parts)}. {advice}."
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    if not names:
+        return "none"
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
