@@ -1,0 +1,133 @@
+"""What every video reader offers, and the one error it raises."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+
+__all__ = ["FrameIndices", "VideoReadError", "VideoReader", "check_indices", "local_video_path"]
+
+FrameIndices = Sequence[int] | np.ndarray | torch.Tensor
+
+
+class VideoReadError(OSError):
+    """A video that cannot be read, and why. ``str(error)`` is a full sentence; survives pickling.
+
+    Attributes:
+        path: the path as the caller gave it.
+        reason: a short fixed phrase to count by: ``missing file``, ``directory``, ``empty file``, ``not
+        readable``,
+            ``not a video``, ``no video stream``, ``no decoder``, ``no frames``, ``truncated or damaged``,
+            ``frame size changes``, ``unsupported by decord``.
+        detail: what exactly was found, and what to try where something can be tried.
+        backend: the reader that failed.
+    """
+
+    def __init__(self, path: str, reason: str, detail: str, backend: str) -> None:
+        super().__init__(f"cannot read video '{path}' with {backend} ({reason}): {detail}")
+        self.path = path
+        self.reason = reason
+        self.detail = detail
+        self.backend = backend
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path, self.reason, self.detail, self.backend)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@runtime_checkable
+class VideoReader(Protocol):
+    """Random access to the frames of one video file.
+
+    Frame indices count the frames in presentation order from 0, whatever the file's timestamps are.
+    ``num_frames`` is the number of frames that can be had, not what the header claims. ``height`` and
+    ``width`` describe the frames as returned, rotation applied.
+    """
+
+    path: str
+
+    @property
+    def num_frames(self) -> int: ...
+    @property
+    def fps(self) -> float:
+        """Average frame rate in frames a second."""
+
+    @property
+    def duration(self) -> float:
+        """Seconds from the start of the first frame to the end of the last."""
+
+    @property
+    def height(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+
+    def get_frames(self, indices: FrameIndices) -> torch.Tensor:
+        """Frames at ``indices`` (any order, repeats allowed) -> uint8 RGB (T, H, W, 3).
+
+        Raises:
+            ValueError: indices are empty, not integers or not one-dimensional.
+            IndexError: an index is negative or not below ``num_frames``.
+            VideoReadError: the frames cannot be decoded.
+        """
+
+    def close(self) -> None:
+        """Frees the file. Further calls are harmless; reading afterwards raises ValueError."""
+
+    def __enter__(self) -> VideoReader: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def check_indices(indices: FrameIndices, num_frames: int, path: str) -> np.ndarray:
+    """-> (T,) int64. Raises ValueError / IndexError as :meth:`VideoReader.get_frames` says."""
+    if isinstance(indices, torch.Tensor):
+        indices = indices.detach().cpu().numpy()
+    array = np.asarray(indices)
+    if array.ndim != 1 or array.size == 0:
+        raise ValueError(
+            f"frame indices for '{path}' have shape {array.shape}; give a non-empty one-dimensional list, "
+            "for instance [0, 4, 8]"
+        )
+    if array.dtype.kind not in "iu":
+        raise ValueError(
+            f"frame indices for '{path}' are {array.dtype}; whole numbers are needed (round first)"
+        )
+    outside = array[(array < 0) | (array >= num_frames)]
+    if outside.size:
+        raise IndexError(
+            f"frame index {int(outside[0])} is outside '{path}', which has {num_frames} frames; "
+            f"use 0 to {num_frames - 1} (negative indices are not counted from the end)"
+        )
+    return array.astype(np.int64)
+
+
+def local_video_path(path: str | os.PathLike[str], backend: str) -> tuple[str, str]:
+    """-> (path as text, local file that exists and is not empty). Raises VideoReadError otherwise."""
+    from vidformers.data.paths import path_manager
+
+    text = os.fspath(path)
+    try:
+        local = path_manager().get_local_path(text)
+    except Exception as error:  # each path handler raises what its network library raises
+        raise VideoReadError(
+            text, "missing file", f"the path could not be fetched: {error}", backend
+        ) from error
+    try:
+        size = os.stat(local).st_size
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise VideoReadError(text, "missing file", "there is no such file", backend) from error
+    except (OSError, ValueError) as error:
+        raise VideoReadError(text, "not readable", str(error), backend) from error
+    if os.path.isdir(local):
+        raise VideoReadError(text, "directory", "it is a directory, not a video file", backend)
+    if size == 0:
+        raise VideoReadError(text, "empty file", "the file has no content (0 bytes)", backend)
+    return text, local

@@ -1,0 +1,167 @@
+"""What one pass over a file's packets says about its frames, and whether that can be believed.
+
+The index maps a frame's place in presentation order to its timestamp. It is made from packets, without
+decoding, so it is only worth having where packet timestamps are those of the decoded frames; ``distrust``
+says why they are not.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vidformers.data.readers.base import VideoReadError
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+__all__ = ["PacketIndex", "first_video_stream", "open_container", "scan_packets"]
+
+_CONTAINER_SIGNATURES = (b"ftyp", b"moov", b"mdat", b"RIFF", b"\x1aE\xdf\xa3", b"FLV", b"OggS", b"0&\xb2u")
+
+
+@dataclass(frozen=True)
+class PacketIndex:
+    """Attributes:
+    frame_pts: (N,) int64, timestamps of the packets that are shown, ascending (in stream time base). Without
+        timestamps in the file it holds what there is, and ``distrust`` is set.
+    key_pts: (K,) int64, timestamps at which decoding can start, ascending; K >= 1 where the index is trusted.
+    first_pts: timestamp of the first packet in the file, None if it has none.
+    end_pts: where the last shown frame ends.
+    num_packets: packets of the stream, hidden ones included.
+    num_hidden: packets marked discard (the pre-roll of an mp4 that was cut without re-encoding).
+    has_reordered_keys: some key frame's place in the file differs from its place in presentation order (open
+    groups
+        of pictures), so that counting on from it goes wrong.
+    distrust: empty, or the reason why frames must be counted instead of looked up.
+    """
+
+    frame_pts: np.ndarray
+    key_pts: np.ndarray
+    first_pts: int | None
+    end_pts: int
+    num_packets: int
+    num_hidden: int
+    has_reordered_keys: bool
+    distrust: str
+
+
+def open_container(path: str, local_path: str, backend: str) -> InputContainer:
+    """Opens a file with FFmpeg's demuxer; VideoReadError says what the file is if it is no video."""
+    import av
+
+    try:
+        # Titles in another encoding are no reason to refuse a video.
+        container = av.open(local_path, metadata_errors="ignore")
+    except Exception as error:
+        with open(local_path, "rb") as file:
+            head = file.read(16)
+        if any(mark in head for mark in _CONTAINER_SIGNATURES):
+            detail = f"it begins like a video file but its structure cannot be read ({describe(error)})"
+            raise VideoReadError(path, "truncated or damaged", detail, backend) from error
+        size = os.path.getsize(local_path)
+        detail = (
+            f"its content ({size} bytes, beginning {head!r}) is no known video format ({describe(error)})"
+        )
+        raise VideoReadError(path, "not a video", detail, backend) from error
+    name = container.format.name
+    if name.endswith("_pipe") or name in ("image2", "tty"):
+        container.close()
+        raise VideoReadError(
+            path, "not a video", f"its content is a still image or text (format {name})", backend
+        )
+    return container
+
+
+def first_video_stream(container: InputContainer, path: str, backend: str) -> VideoStream:
+    """The first video stream that is not an attached picture (cover art), the one every backend reads."""
+    from av.stream import Disposition
+
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not streams:
+        kinds = ", ".join(sorted({s.type for s in container.streams})) or "no streams at all"
+        raise VideoReadError(path, "no video stream", f"the file holds only: {kinds}", backend)
+    stream = streams[0]
+    if stream.codec_context is None:
+        raise VideoReadError(
+            path, "no decoder", "this FFmpeg build has no decoder for its video codec", backend
+        )
+    return stream
+
+
+def read_only(container: InputContainer, stream: VideoStream) -> None:
+    """Lets the demuxer skip what belongs to other streams (PyAV before 17.1 reads and drops it)."""
+    try:
+        from av.stream import Discard
+    except ImportError:
+        return
+    for other in container.streams:
+        if other.index != stream.index:
+            other.discard = Discard.all
+
+
+def scan_packets(container: InputContainer, stream: VideoStream) -> PacketIndex:
+    """Demuxes the whole stream once, from where the container stands (freshly opened), decoding nothing."""
+    frames: list[int] = []
+    keys: list[int] = []
+    key_places: list[int] = []
+    num_packets = num_hidden = num_without_pts = 0
+    first_pts: int | None = None
+    starts_with_key = True
+    last_pts, end_pts = -(1 << 62), 0
+    for packet in container.demux(stream):
+        if packet.size == 0 and packet.dts is None:
+            continue  # PyAV's closing flush packet
+        pts = packet.pts
+        if num_packets == 0:
+            first_pts, starts_with_key = pts, packet.is_keyframe
+        num_packets += 1
+        if pts is None:
+            num_without_pts += 1
+            continue
+        if packet.is_keyframe:
+            keys.append(pts)
+        if packet.is_discard:
+            num_hidden += 1
+            continue
+        if packet.is_keyframe:
+            key_places.append(len(frames))
+        frames.append(pts)
+        if pts > last_pts:
+            last_pts, end_pts = pts, pts + (packet.duration or 0)
+    frame_pts = np.unique(np.asarray(frames, dtype=np.int64))
+    distrust = ""
+    if not frames:
+        distrust = "no packet has a timestamp" if num_packets else "the stream has no packets"
+    elif num_without_pts:
+        distrust = f"{num_without_pts} packets have no timestamp"
+    elif len(frame_pts) != len(frames):
+        distrust = f"{len(frames) - len(frame_pts)} timestamps are repeated"
+    elif not starts_with_key or not keys:
+        distrust = "the stream does not begin with a key frame"
+    elif container.format.name == "avi" and stream.codec_context.has_b_frames:
+        # AVI stores no timestamps: the demuxer makes them up in decoding order, so with reordering they name
+        # other frames, and a look-up would return the wrong frame without any sign of it.
+        distrust = "AVI with reordered frames has no true timestamps"
+    return PacketIndex(
+        frame_pts=frame_pts,
+        key_pts=np.unique(np.asarray(keys, dtype=np.int64)),
+        first_pts=first_pts,
+        end_pts=end_pts,
+        num_packets=num_packets,
+        num_hidden=num_hidden,
+        has_reordered_keys=any(
+            frame_pts[place] != frames[place] for place in key_places if place < len(frame_pts)
+        ),
+        distrust=distrust,
+    )
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line, without the path that FFmpeg's messages repeat."""
+    text = getattr(error, "strerror", None) or str(error) or "no message"
+    return f"{type(error).__name__}: {text}"
