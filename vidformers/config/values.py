@@ -6,7 +6,7 @@ type, and None stands for "a number or nothing".
 
 import ast
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 Tree = dict[str, Any]
@@ -38,8 +38,8 @@ def literal(value: Any) -> Any:
         "false": False,
         "null": None,
     }  # but not "none", which is a word that arguments take
-    if text in words:
-        return words[text]
+    if text.lower() in words:
+        return words[text.lower()]
     try:
         result = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
@@ -165,26 +165,39 @@ def merge_into(
             resolved[key] = coerce(dotted, value, get(schema, dotted), where=where(dotted))
 
 
-def nearest(name: str, known: list[str]) -> str | None:
-    """The entry of `known` that `name` likely means: case apart, by its last part alone, or by spelling."""
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The entry of `known` that `name` likely means: the same but for case, or similarly spelt."""
     by_lower = {entry.lower(): entry for entry in known}
-    lower = name.lower()
-    if lower in by_lower:
-        return by_lower[lower]
-    same_leaf = [entry for entry in known if entry.lower().rpartition(".")[2] == lower.rpartition(".")[2]]
-    if same_leaf:
-        return max(same_leaf, key=lambda entry: difflib.SequenceMatcher(None, lower, entry.lower()).ratio())
-    close = difflib.get_close_matches(lower, by_lower, n=1, cutoff=0.6)
-    if not close:
-        leaf_of = {entry.lower().rpartition(".")[2]: entry for entry in known}
-        close = difflib.get_close_matches(lower.rpartition(".")[2], leaf_of, n=1, cutoff=0.75)
-        return leaf_of[close[0]] if close else None
-    return by_lower[close[0]]
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[close[0]] if close else None
+
+
+def nearest_key(key: str, schema: Mapping[str, Any]) -> str | None:
+    """The key of `schema` that the unknown dotted `key` likely means, wherever in the schema it is."""
+    known = [name for name, _ in leaves(schema)]
+    section, _, leaf = key.rpartition(".")
+    same_leaf = [name for name in known if name.rpartition(".")[2].lower() == leaf.lower()]
+    if same_leaf:  # the section is what is wrong
+        return max(
+            same_leaf, key=lambda name: difflib.SequenceMatcher(None, key.lower(), name.lower()).ratio()
+        )
+    if not section:
+        whole = nearest(leaf, schema)
+        if whole:
+            return whole
+    elif has(schema, section) and isinstance(get(schema, section), Mapping):
+        sibling = nearest(leaf, get(schema, section))
+        if sibling:
+            return f"{section}.{sibling}"
+    # Last parts alone, as equal sections make any two keys look alike.
+    by_leaf = {name.rpartition(".")[2]: name for name in known}
+    cousin = nearest(leaf, by_leaf)
+    return by_leaf[cousin] if cousin else None
 
 
 def unknown_key(key: str, schema: Mapping[str, Any], where: str = "") -> str:
     """The error text for a key that `schema` lacks: with the nearest key, else what the section holds."""
-    guess = nearest(key, [name for name, _ in leaves(schema)] + list(schema))
+    guess = nearest_key(key, schema)
     if guess:
         return f"Unknown key {key}{where}; did you mean {guess}?"
     section = key.rpartition(".")[0]
