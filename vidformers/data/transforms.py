@@ -57,7 +57,7 @@ def normalize_clips(clips: torch.Tensor, mean: Sequence[float], std: Sequence[fl
     shape = (3, 1, 1, 1)
     mean_values = torch.tensor(mean, dtype=torch.float32, device=clips.device).view(shape)
     std_values = torch.tensor(std, dtype=torch.float32, device=clips.device).view(shape)
-    return clips.to(torch.float32).div_(255.0).sub_(mean_values).div_(std_values)
+    return (clips / 255.0).sub_(mean_values).div_(std_values)
 
 
 def random_resized_crop_box(
