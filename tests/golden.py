@@ -1,6 +1,6 @@
-"""Reference cases of other implementations, and `build`: any of them as this library's model with its weights.
+"""Reference cases of other implementations, and `build`: any of them as our model with its weights.
 
-The cases lie in ../shared/golden (or $VIDFORMERS_SHARED/golden); a clone elsewhere has a selection in tests/golden.
+The cases lie in ../shared/golden (or $VIDFORMERS_SHARED/golden); a clone elsewhere has some in tests/golden.
 """
 
 import os
@@ -23,7 +23,7 @@ GOLDEN = SHARED / "golden" if (SHARED / "golden").is_dir() else COPIES
 
 
 def find_cases(*patterns: str) -> list[str]:
-    """Names ("slowfast/mvit_v2_cls") of the cases found; at least one, or the caller's test would be empty."""
+    """Names ("slowfast/mvit_v2_cls") of the cases found; at least one, or the caller would test nothing."""
     names = sorted(
         str(p.relative_to(GOLDEN).with_suffix("")) for pattern in patterns for p in GOLDEN.glob(pattern)
     )
@@ -40,7 +40,7 @@ def build(case: Mapping[str, Any], num_frames: int | None = None) -> nn.Module:
     """The model of a case, in eval mode, with the case's weights loaded by `load_weights`.
 
     `num_frames`: clip length for an image case; the model is then the video one with inflated weights, which
-    gives the image's logits for a clip that repeats the image. ValueError for cases that are not supported yet.
+    gives the image's logits for a clip that repeats the image. ValueError for cases not supported yet.
     """
     source = case["source"].partition(":")[0]
     if case.get("arch") != "mvit":
@@ -64,7 +64,7 @@ def build(case: Mapping[str, Any], num_frames: int | None = None) -> nn.Module:
 
 
 def inflated_arguments(image: Mapping[str, Any], num_frames: int) -> dict[str, Any]:
-    """Arguments of the video model that an image MViT becomes: tubelets of 2 frames if their number is even."""
+    """Arguments of the video model that an image MViT becomes: tubelets of 2 frames if the number is even."""
     tubelet = 2 if num_frames % 2 == 0 else 1
     _, *kernel = image["patch_kernel"]
     _, *stride = image["patch_stride"]
@@ -109,7 +109,7 @@ def torchvision_arguments(kwargs: Mapping[str, Any]) -> dict[str, Any]:
         pool_kernel = None
     else:
         raise ValueError("pooling kernels that differ other than by stride + 1 are not supported")
-    arguments = {
+    return {
         "num_frames": kwargs["temporal_size"],
         "image_size": tuple(kwargs["spatial_size"]),
         "num_classes": kwargs.get("num_classes", 400),
@@ -134,7 +134,6 @@ def torchvision_arguments(kwargs: Mapping[str, Any]) -> dict[str, Any]:
         "rel_pos_temporal": kwargs.get("rel_pos_embed", False),
         "norm_eps": kwargs.get("norm_eps", 1e-6),
     }
-    return arguments
 
 
 def pytorchvideo_arguments(

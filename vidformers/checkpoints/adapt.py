@@ -1,9 +1,9 @@
-"""Weights in our names to the shapes of one model: other input sizes, fused or separate q k v, 2D to 3D.
+"""Weights in our names to the shapes of one model: other input sizes, q k v fused or not, 2D to 3D.
 
 Inflation keeps the function: a clip of equal frames gets the features that the image model gives the frame.
 That fixes the choices below. A convolution that pads in time gets the image kernel in the tap that sees the
-frame itself and 0 in the others (a mean over taps would fade at the clip's ends, where it meets the padding); one
-that does not gets it divided over its taps. Temporal tables start at 0, spatial ones are shared by all frames.
+frame itself and 0 in the others (a mean over taps would fade at the clip's ends, where it meets padding); one
+that does not pad gets it divided over its taps. Temporal tables start at 0, spatial ones serve all frames.
 """
 
 import math

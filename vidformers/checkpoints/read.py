@@ -82,6 +82,6 @@ def _why_unreadable(path: str, error: Exception) -> str:
             "weights_only=False), save only its state dict with torch.save, and give that file instead"
         )
     return (
-        f"{path} is not a readable PyTorch checkpoint ({type(error).__name__}); it may be incomplete, a web page "
-        "saved by a failed download, or another kind of file"
+        f"{path} is not a readable PyTorch checkpoint ({type(error).__name__}); it may be incomplete, a web "
+        "page saved by a failed download, or another kind of file"
     )
