@@ -1,5 +1,6 @@
 """From a YAML file and `KEY VALUE` overrides to a frozen, checked config."""
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -107,10 +108,9 @@ def _from_pyslowfast(file: YamlTree, overrides: list[tuple[str, Any]], schema: M
             put(later, key, value)
             ours.lines[key] = "command line"
         else:
-            both = {
-                **PYSLOWFAST_DEFAULTS,
-                **{k: v for k, v in schema.items() if k not in PYSLOWFAST_DEFAULTS},
-            }
+            both = copy.deepcopy(PYSLOWFAST_DEFAULTS)
+            for known, default in leaves(schema):
+                put(both, known, default)
             raise ValueError(unknown_key(key, both, " on the command line"))
     twice = [f"the first value of {duplicate}" for duplicate in file.duplicates]
     ours.values = translate_pyslowfast(theirs.values, ignored=twice, where=theirs.where)
