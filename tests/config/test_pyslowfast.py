@@ -83,8 +83,8 @@ def test_official_file_builds_the_official_model(name, write):
 
     axes = manifest(name)["input_shape"][2:]
     frames = axes[0] if len(axes) == 3 else 1
-    assert cfg.DATA.NUM_FRAMES == frames
-    assert cfg.DATA.TRAIN_CROP_SIZE == axes[-1]
+    sizes = (cfg.DATA.NUM_FRAMES, cfg.DATA.TRAIN_CROP_SIZE)
+    assert sizes == (frames, axes[-1])
 
 
 @pytest.mark.parametrize("name", REVERSIBLE)
