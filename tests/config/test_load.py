@@ -48,6 +48,7 @@ def test_every_key_has_a_comment():
         found = re.match(r"_C\.([A-Z_.0-9]+) = (?!CfgNode\(\))", line)
         if found:
             assert lines[number - 1].startswith("# "), line
+            assert not lines[number - 2].startswith("# ") or lines[number - 2].startswith("# ---"), line
             keys.discard(found[1])
     assert not keys
 

@@ -19,8 +19,7 @@ _C.MODEL.NAME = "mvit_b_16x4"
 _C.MODEL.NUM_CLASSES = 400
 # Constructor arguments of the model that differ from its registered size, by their lower-case names.
 _C.MODEL.ARGS = CfgNode(new_allowed=True)
-# Training loss: "cross_entropy" (class labels) or "soft_cross_entropy" (class distributions, as MixUp makes
-# them).
+# Training loss: "cross_entropy" of class labels, or "soft_cross_entropy" of class distributions (MixUp).
 _C.MODEL.LOSS_FUNC = "cross_entropy"
 # Run the model through torch.compile.
 _C.MODEL.COMPILE = False
@@ -43,15 +42,13 @@ _C.DATA.SAMPLING_RATE = 4
 _C.DATA.TARGET_FPS = 30.0
 # Where clips lie: "slowfast" (PySlowFast), "uniform" (MMAction2) or "segment" (TSN: one frame a segment).
 _C.DATA.TEMPORAL_SAMPLING = "slowfast"
-# With "slowfast" testing: the last view ends at the end of the video (True), or views start at multiples of
-# 1/V.
+# "slowfast" test views: the last one ends with the video (True), or view v starts at v/V of it (False).
 _C.DATA.USE_OFFSET_SAMPLING = True
 # Height and width (pixels) of training clips; the model is built for this size.
 _C.DATA.TRAIN_CROP_SIZE = 224
 # Height and width (pixels) of test clips.
 _C.DATA.TEST_CROP_SIZE = 224
-# Range of the short side (pixels) before a random training crop; its minimum is the short side of 1-crop
-# testing.
+# Range of the short side (pixels) before a random training crop; 1-crop testing uses its minimum.
 _C.DATA.TRAIN_JITTER_SCALES = [256, 320]
 # Random-resized-crop instead: range of the crop's area relative to the frame; [] = off.
 _C.DATA.TRAIN_JITTER_SCALES_RELATIVE = []
@@ -63,8 +60,7 @@ _C.DATA.RANDOM_FLIP = True
 _C.DATA.MEAN = [0.45, 0.45, 0.45]
 # Standard deviation of the red, green and blue channel, by which the difference is divided.
 _C.DATA.STD = [0.225, 0.225, 0.225]
-# Frames of test videos are resized as "uint8" (rounded to 0..255) or as "float" (as PySlowFast; 4 times the
-# memory).
+# Test frames are resized as "uint8" (rounded to bytes) or "float" (exact, as PySlowFast; 4 x the memory).
 _C.DATA.RESIZE_MODE = "uint8"
 # How the views of a video are combined: "sum" (mean of the probabilities) or "max".
 _C.DATA.ENSEMBLE_METHOD = "sum"
