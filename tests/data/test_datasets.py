@@ -344,6 +344,16 @@ def test_an_unreadable_training_video_is_replaced_and_reported(with_bad: list[Re
     assert substitutes == {r.path for r in with_bad[:6] if r.label == 0}
 
 
+def test_a_bad_video_gets_another_chance_in_the_next_epoch(videos: list[Record], tmp_path: Path) -> None:
+    late = Record(str(tmp_path / "late.mp4"), 0, "late")
+    dataset = TrainClips([*videos, late], **TRAIN)
+    assert len(dataset[6]["failures"]) == 1
+    write_video(tmp_path / "late.mp4", 0)
+    assert len(dataset[6]["failures"]) == 1
+    dataset.set_epoch(1)
+    assert dataset[6]["failures"] == []
+
+
 def test_a_substitute_is_of_the_same_class_where_there_is_one(with_bad: list[Record]) -> None:
     lonely = [*with_bad[:2], Record("/nowhere/b.mp4", 5, "lonely")]
     item = TrainClips(lonely, **TRAIN)[2]

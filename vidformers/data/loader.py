@@ -88,11 +88,6 @@ class EpochLoader(DataLoader):
             self.dataset.set_epoch(epoch)
 
 
-def _start_worker(worker_id: int) -> None:
-    # One worker a core is the plan; threads inside each would only fight over them.
-    torch.set_num_threads(1)
-
-
 def build_loader(
     dataset: Dataset,
     *,
@@ -110,7 +105,8 @@ def build_loader(
     """Loader over a map-style dataset; see `EpochBatchSampler` for the order. Batches do not depend on
     num_workers.
 
-    Workers start anew each epoch (they are copies of the dataset, and `set_epoch` must reach them).
+    Workers start anew each epoch (they are copies of the dataset, and `set_epoch` must reach them); each uses one
+    thread, as torch's workers do.
     """
     sampler = EpochBatchSampler(
         len(dataset),  # type: ignore[arg-type]
@@ -128,7 +124,6 @@ def build_loader(
         num_workers=num_workers,
         pin_memory=pin_memory and torch.cuda.is_available(),
         collate_fn=collate_fn,
-        worker_init_fn=_start_worker if num_workers else None,
         # Otherwise starting workers would draw from torch's global generator.
         generator=torch.Generator().manual_seed(seed),
     )
