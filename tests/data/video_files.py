@@ -248,7 +248,7 @@ READABLE: dict[str, Callable[[Path], Path]] = {
 
 
 def reference_frames(path: Path) -> np.ndarray:
-    """(N, H, W, 3): every frame of stream 0 in output order, decoded straight through, as stored (not rotated)."""
+    """(N, H, W, 3): every frame of stream 0 as stored (not rotated), decoded straight through."""
     frames = []
     with av.open(str(path), metadata_errors="ignore") as container:
         stream = container.streams.video[0]

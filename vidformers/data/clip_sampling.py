@@ -20,11 +20,13 @@ Indices are int64, (T,) for a clip and (V, T) for the views of a test, always in
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import numpy as np
 
 __all__ = [
     "RULES",
+    "TemporalRule",
     "center_clip",
     "random_clip",
     "random_segment_clip",
@@ -38,6 +40,18 @@ __all__ = [
 ]
 
 RULES = ("slowfast", "uniform", "segment")
+
+
+class TemporalRule(Protocol):
+    """A rule of one's own, given in place of a rule's name (as is SamplerRule in data/pytorchvideo.py)."""
+
+    def test_views(self, num_video_frames: int, fps: float, *, num_frames: int) -> np.ndarray:
+        """-> (V, T) int64"""
+
+    def train_clip(
+        self, num_video_frames: int, fps: float, *, num_frames: int, generator: np.random.Generator
+    ) -> np.ndarray:
+        """-> (T,) int64"""
 
 
 def slowfast_clip_span(
@@ -203,7 +217,7 @@ def random_segment_clip(
 
 
 def test_views(
-    rule: str,
+    rule: str | TemporalRule,
     num_video_frames: int,
     fps: float,
     *,
@@ -213,11 +227,14 @@ def test_views(
     num_views: int,
     use_offset: bool,
 ) -> np.ndarray:
-    """The test clips of a named rule -> (V, T). ``uniform`` and ``segment`` use only the arguments they have.
+    """The test clips of a rule -> (V, T). ``uniform`` and ``segment`` use only the arguments they have, a
+    rule of one's own only the length, the rate and ``num_frames`` (it decides the number of views itself).
 
     Raises:
         ValueError: unknown rule, or a length, rate or count that is not positive.
     """
+    if not isinstance(rule, str):
+        return rule.test_views(num_video_frames, fps, num_frames=num_frames)
     if rule == "slowfast":
         return slowfast_views(
             num_video_frames,
@@ -242,7 +259,7 @@ test_views.__test__ = False  # type: ignore[attr-defined]
 
 
 def train_clip(
-    rule: str,
+    rule: str | TemporalRule,
     num_video_frames: int,
     fps: float,
     *,
@@ -251,7 +268,9 @@ def train_clip(
     target_fps: float,
     generator: np.random.Generator,
 ) -> np.ndarray:
-    """A random training clip of a named rule -> (T,). Raises ValueError as :func:`test_views`."""
+    """A random training clip of a rule -> (T,). Raises ValueError as :func:`test_views`."""
+    if not isinstance(rule, str):
+        return rule.train_clip(num_video_frames, fps, num_frames=num_frames, generator=generator)
     if rule == "slowfast":
         return random_clip(
             num_video_frames,

@@ -71,6 +71,7 @@ class PyAVReader:
         path: as given.
         frame_pts: (N,) int64 timestamp of each frame in units of ``time_base``, or None where frames are
         counted. time_base: seconds a tick.
+        num_decoded_frames: frames the decoder put out so far, wanted or not: what the requests have cost.
         num_corrupt_frames: frames the decoder flagged as damaged among all that it decoded so far. They are
         returned
             all the same, as players do.
@@ -88,6 +89,7 @@ class PyAVReader:
         self._container: InputContainer | None = None
         self._closed = False
         self._corrupt: set[int] = set()
+        self.num_decoded_frames = 0
         self._size: tuple[int, int] | None = None  # (height, width) as stored, before rotation
         self._orientation: np.ndarray | None = None  # as the file asks, applied or not
         try:
@@ -346,6 +348,7 @@ class PyAVReader:
                 if pts is None or (last_pts is not None and pts <= last_pts):
                     raise _TimestampsLieError
                 last_pts = pts
+                self.num_decoded_frames += 1
                 if frame.is_corrupt:
                     self._corrupt.add(pts)
                 if pts in missing and pts >= sound_from:
@@ -356,6 +359,7 @@ class PyAVReader:
     def _frames_from_start(self) -> Iterator[VideoFrame]:
         """Every frame in output order, from a fresh container."""
         for number, frame in enumerate(_decode_through(*self._reopen())):
+            self.num_decoded_frames += 1
             if frame.is_corrupt:
                 self._corrupt.add(number)
             yield frame
