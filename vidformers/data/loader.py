@@ -105,8 +105,8 @@ def build_loader(
     """Loader over a map-style dataset; see `EpochBatchSampler` for the order. Batches do not depend on
     num_workers.
 
-    Workers start anew each epoch (they are copies of the dataset, and `set_epoch` must reach them); each uses one
-    thread, as torch's workers do.
+    Workers start anew each epoch: they are copies of the dataset, and `set_epoch` must reach them. Each uses
+    one thread, as torch's workers do.
     """
     sampler = EpochBatchSampler(
         len(dataset),  # type: ignore[arg-type]
