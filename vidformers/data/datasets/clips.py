@@ -8,7 +8,7 @@ place: the item says so, and the video counts as a failure.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -128,13 +128,14 @@ class TrainClips(Dataset):
             "relative ones) and that they are videos."
         )
 
-    def _candidates(self, index: int) -> list[int]:
+    def _candidates(self, index: int) -> Iterator[int]:
         """The record itself, then its substitutes: of the same label, if that has others, else any."""
+        yield index
         generator = np.random.default_rng([self.seed, self._epoch, index, 2**31])
         same = np.flatnonzero(self._labels == self._labels[index])
         others = np.setdiff1d(np.arange(len(self.records)), same)
         order = np.concatenate([generator.permutation(same[same != index]), generator.permutation(others)])
-        return [index, *order[:MAX_SUBSTITUTES].tolist()]
+        yield from order[:MAX_SUBSTITUTES].tolist()
 
     def _read(self, path: str, generator: np.random.Generator) -> torch.Tensor:
         """The frames of a random clip, uint8 (T, H, W, 3)."""
