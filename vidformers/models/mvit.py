@@ -436,7 +436,7 @@ def _by_block(name: str, entries: Sequence[Sequence[Any]], num_blocks: int) -> d
 def _adaptive_strides(
     first: Sequence[int], q_stride_of: dict[int, tuple[int, ...]], depth: int
 ) -> dict[int, tuple[int, ...]]:
-    """Key-value stride of every block: query pooling takes over its part, so that K and V keep their size."""
+    """Key-value stride of every block: smaller where the map is, so that all stages have as many keys."""
     stride = triple(first)
     strides: dict[int, tuple[int, ...]] = {}
     for i in range(depth):

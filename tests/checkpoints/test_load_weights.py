@@ -1,0 +1,386 @@
+"""load_weights: where weights come from, what is refused, what is repaired."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.golden import build, load_case
+from tests.golden_json import load_json
+from tests.models.test_models import tiny
+from vidformers.checkpoints import load_weights, read_checkpoint, to_our_names
+from vidformers.checkpoints.adapt import adapt, inflate_kernel, match_qkv
+from vidformers.models import create_model
+
+V2 = {"rel_pos_spatial": True, "rel_pos_temporal": True, "position_embedding": "none"}
+
+
+def mvit(**arguments: Any) -> nn.Module:
+    return tiny("mvit_tiny", **arguments).eval()
+
+
+def clip(num_frames: int = 4, size: int = 32) -> Tensor:
+    return torch.randn(2, 3, num_frames, size, size, generator=torch.Generator().manual_seed(1))
+
+
+def randomised(model: nn.Module, seed: int = 1) -> nn.Module:
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    return model
+
+
+def snapshot(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+PUBLISHED = [
+    ("mvit/mvit_v1_b", "torchvision", "mvit_b_16x4", {}),
+    ("mvit/mvit_v2_s", "torchvision", "mvit_v2_s_16x4", {}),
+    ("mvit/ptv_mvit_base_16x4", "pytorchvideo", "mvit_b_16x4", {}),
+    ("mvit/ptv_mvit_base_32x3", "pytorchvideo", "mvit_b_16x4", {"num_frames": 32}),
+    ("mvit/ptv_mvit_base_16_image", "pytorchvideo", "mvit_b_16", {"position_embedding": "separable"}),
+    ("slowfast/Kinetics__MVIT_B_16x4_CONV", "slowfast", "mvit_b_16x4", {}),
+    ("slowfast/Kinetics__MVIT_B_32x3_CONV", "slowfast", "mvit_b_32x3", {}),
+    ("slowfast/Kinetics__MVITv2_S_16x4", "slowfast", "mvit_v2_s_16x4", {}),
+    ("slowfast/Kinetics__MVITv2_B_32x3", "slowfast", "mvit_v2_b_32x3", {}),
+    ("slowfast/Kinetics__MVITv2_L_40x3_test", "slowfast", "mvit_v2_l_40x3", {}),
+    ("slowfast/SSv2__MVITv2_S_16x4", "slowfast", "mvit_v2_s_16x4", {"num_classes": 174}),
+    ("slowfast/ImageNet__MVIT_B_16_CONV", "slowfast", "mvit_b_16", {}),
+    ("slowfast/ImageNet__MVITv2_T", "slowfast", "mvit_v2_t", {}),
+    ("slowfast/ImageNet__MVITv2_S", "slowfast", "mvit_v2_s", {}),
+    ("slowfast/ImageNet__MVITv2_B", "slowfast", "mvit_v2_b", {}),
+]
+
+
+@pytest.mark.parametrize(("manifest", "source", "name", "overrides"), PUBLISHED)
+def test_published_checkpoints_fit(manifest: str, source: str, name: str, overrides: dict[str, Any]) -> None:
+    """Every name and shape of the published files, without their values."""
+    content = load_json(f"manifests/{manifest}.json")
+    state = {key: torch.empty(shape, device="meta") for key, shape in content["state_dict"].items()}
+    with torch.device("meta"):
+        model = create_model(name, **overrides)
+    found, converted = to_our_names(state)
+    assert found == source
+    adapted = adapt(converted, model)
+    fitted = {key: tuple(tensor.shape) for key, tensor in adapted.state.items()}
+    assert fitted == {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    assert not adapted.resized
+    assert sum(p.numel() for p in model.parameters()) == content["num_params"]
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_live_torchvision(version: str) -> None:
+    from vidformers.compat import prepare_torchvision
+
+    prepare_torchvision()
+    from torchvision.models.video.mvit import MSBlockConfig
+    from torchvision.models.video.mvit import MViT as TorchvisionMViT
+
+    v2 = version == "v2"
+    widths = [(16, 16), (16, 32), (32, 32), (32, 64)] if v2 else [(16, 32), (32, 32), (32, 64), (64, 64)]
+    pooled = [[1, 1, 1], [1, 2, 2], [1, 1, 1], [1, 2, 2]] if v2 else [[], [1, 2, 2], [], [1, 2, 2]]
+    blocks = [
+        MSBlockConfig(
+            num_heads=(1, 2, 2, 4)[i],
+            input_channels=widths[i][0],
+            output_channels=widths[i][1],
+            kernel_q=[3, 3, 3] if pooled[i] else [],
+            kernel_kv=[3, 3, 3],
+            stride_q=pooled[i],
+            stride_kv=[1, kv, kv],
+        )
+        for i, kv in enumerate((4, 2, 2, 1))
+    ]
+    torch.manual_seed(0)
+    theirs = TorchvisionMViT(
+        spatial_size=(32, 32),
+        temporal_size=4,
+        block_setting=blocks,
+        residual_pool=v2,
+        residual_with_cls_embed=False,
+        rel_pos_embed=v2,
+        proj_after_attn=v2,
+        num_classes=5,
+    ).eval()
+    randomised(theirs)
+    growth = ((1, 2.0), (3, 2.0))
+    ours = mvit(
+        embed_dim=16,
+        dim_mul=growth,
+        head_mul=growth,
+        dim_mul_in_attention=v2,
+        residual_pooling=v2,
+        pool_q_stride=[(i, *stride) for i, stride in enumerate(pooled) if stride],
+        **(V2 if v2 else {}),
+    )
+    info = load_weights(ours, theirs.state_dict())
+    assert info.source == "torchvision"
+    assert set(info.matched) == set(ours.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(ours(clip()), theirs(clip()), atol=1e-5, rtol=1e-5)
+
+
+def test_live_pytorchvideo() -> None:
+    from vidformers.compat import prepare_pytorchvideo
+
+    prepare_pytorchvideo()
+    from pytorchvideo.models.vision_transformers import create_multiscale_vision_transformers
+
+    torch.manual_seed(0)
+    theirs = create_multiscale_vision_transformers(
+        spatial_size=32,
+        temporal_size=4,
+        depth=4,
+        patch_embed_dim=16,
+        embed_dim_mul=[[1, 2.0], [3, 2.0]],
+        atten_head_mul=[[1, 2.0], [3, 2.0]],
+        pool_q_stride_size=[[1, 1, 2, 2], [3, 1, 2, 2]],
+        pool_kv_stride_adaptive=[1, 4, 4],
+        pool_kvq_kernel=[3, 3, 3],
+        head_num_classes=5,
+    ).eval()
+    randomised(theirs)
+    ours = mvit(embed_dim=16)  # which has one qkv Linear where PyTorchVideo has three
+    info = load_weights(ours, theirs.state_dict())
+    assert info.source == "pytorchvideo"
+    with torch.no_grad():
+        torch.testing.assert_close(ours(clip()), theirs(clip()), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kept", ["pool_q", "_attention_pool_q"])
+def test_pytorchvideo_pool_names_with_and_without_duplicates(kept: str) -> None:
+    case = load_case("mvit/ptv_mvit_nocls_respool")
+    state = case["state_dict"]
+    if kept == "pool_q":
+        state = {name: tensor for name, tensor in state.items() if "_attention_pool_" not in name}
+    else:
+        state = {
+            name: tensor
+            for name, tensor in state.items()
+            if not any(f".attn.{part}_{letter}." in name for part in ("pool", "norm") for letter in "qkv")
+        }
+    assert len(state) < len(case["state_dict"])
+    model = build({**case, "state_dict": state})
+    with torch.no_grad():
+        torch.testing.assert_close(model(case["input"]), case["logits"], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "source"),
+    [
+        (lambda state: state, "slowfast"),
+        (lambda state: {"epoch": 3, "model_state": state, "cfg": "MODEL: {}"}, "slowfast"),
+        (lambda state: {"state_dict": {f"module.{k}": v for k, v in state.items()}}, "slowfast"),
+        (lambda state: {"model": state, "optimizer": {}, "epoch": 1, "vidformers": "0.1.0"}, "vidformers"),
+        (lambda state: {"model": {f"_orig_mod.{k}": v for k, v in state.items()}}, "vidformers"),
+    ],
+)
+def test_wrappings_and_files(wrap: Any, source: str, tmp_path: Path) -> None:
+    original, model = randomised(mvit()), mvit()
+    torch.save(wrap(original.state_dict()), tmp_path / "weights.pyth")
+    info = load_weights(model, tmp_path / "weights.pyth")
+    assert info.source == source
+    assert (info.missing, info.unexpected, info.resized, info.inflated) == ([], [], [], [])
+    torch.testing.assert_close(model.state_dict(), original.state_dict(), rtol=0, atol=0)
+
+
+class Payload:
+    def __reduce__(self) -> Any:
+        return (print, ("this must not run",))
+
+
+def test_unsafe_pickles_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "weights.pyth"
+    torch.save({"model_state": {"weight": torch.zeros(1)}, "extra": Payload()}, path)
+    with pytest.raises(
+        ValueError, match=r"refused because it holds Python objects .*save only its state dict"
+    ):
+        read_checkpoint(str(path))
+    path.write_bytes(pickle.dumps(Payload()))
+    with pytest.raises(ValueError, match=r"weights\.pyth is not a readable"):
+        read_checkpoint(str(path))
+    assert "must not run" not in capsys.readouterr().out
+
+
+def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
+    (tmp_path / "empty.pth").write_bytes(b"")
+    (tmp_path / "page.pth").write_text("<html>404</html>")
+    torch.save(torch.zeros(3), tmp_path / "tensor.pth")
+    torch.save({"epoch": 3}, tmp_path / "no_weights.pth")
+    whole = tmp_path / "whole.pth"
+    torch.save(mvit().state_dict(), whole)
+    (tmp_path / "cut.pth").write_bytes(whole.read_bytes()[:1000])
+    for name in ("empty.pth", "page.pth", "cut.pth"):
+        with pytest.raises(ValueError, match=f"{name} is not a readable PyTorch checkpoint"):
+            load_weights(mvit(), tmp_path / name)
+    with pytest.raises(ValueError, match="holds a Tensor, wanted a dictionary"):
+        load_weights(mvit(), tmp_path / "tensor.pth")
+    with pytest.raises(ValueError, match=r"no_weights.pth cannot be loaded .*no weights found .*epoch"):
+        load_weights(mvit(), tmp_path / "no_weights.pth")
+    with pytest.raises(FileNotFoundError, match=r"absent\.pth does not exist"):
+        load_weights(mvit(), tmp_path / "absent.pth")
+    with pytest.raises(FileNotFoundError, match="is a folder"):
+        load_weights(mvit(), tmp_path)
+
+
+def test_checkpoint_of_another_model() -> None:
+    resnet = {"conv1.weight": torch.zeros(64, 3, 7, 7), "layer1.0.conv1.weight": torch.zeros(64, 64, 1, 1)}
+    for strict in (True, False):
+        with pytest.raises(ValueError, match=r"conv1.weight.*checkpoint of another model") as caught:
+            load_weights(mvit(), resnet, strict=strict)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="reversible MViT is not supported yet"):
+        load_weights(
+            mvit(), {"patch_embed.proj.weight": torch.zeros(1), "rev_backbone.layers.0": torch.zeros(1)}
+        )
+
+
+def test_checkpoint_of_another_size_changes_nothing() -> None:
+    model = mvit()
+    before = snapshot(model)
+    wider = mvit(embed_dim=16).state_dict()
+    with pytest.raises(ValueError, match=r"of another shape: .*\(1, 1, 16\) in the checkpoint, \(1, 1, 4\)"):
+        load_weights(model, wider, strict=False)
+    with pytest.raises(
+        ValueError, match=r"missing from it: blocks.0.attn.rel_pos_t.*that the model does not"
+    ):
+        load_weights(mvit(**V2), before)
+    shallow = {name: t for name, t in before.items() if not name.startswith("blocks.3.")}
+    with pytest.raises(ValueError, match=r"missing from it: blocks.3.norm1.weight.* and \d+ more"):
+        load_weights(model, shallow)
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
+def test_another_class_count() -> None:
+    weights = randomised(mvit(num_classes=9)).state_dict()
+    model = mvit()
+    head = model.head.projection.weight.clone()
+    with pytest.raises(ValueError, match=r"head.projection.weight \(\(9, 16\).* or use strict=False"):
+        load_weights(model, weights)
+    info = load_weights(model, weights, strict=False)
+    assert info.missing == ["head.projection.weight", "head.projection.bias"]
+    torch.testing.assert_close(model.head.projection.weight, head)
+    torch.testing.assert_close(model.norm.weight, weights["norm.weight"])
+
+
+def test_not_strict_lists_and_logs_what_differs(caplog: pytest.LogCaptureFixture) -> None:
+    weights = randomised(mvit()).state_dict()
+    del weights["norm.bias"]
+    weights["mask_token"] = torch.zeros(1)
+    info = load_weights(mvit(), weights, strict=False)
+    assert (info.missing, info.unexpected) == (["norm.bias"], ["mask_token"])
+    assert "norm.bias" in caplog.text
+    assert "mask_token" in caplog.text
+
+
+def test_models_on_the_meta_device_are_refused() -> None:
+    weights = mvit(**V2).state_dict()
+    with torch.device("meta"):
+        model = mvit(**V2)
+    with pytest.raises(ValueError, match="to_empty"):
+        load_weights(model, weights)
+    model.to_empty(device="cpu")
+    load_weights(model, weights)
+    with torch.no_grad():
+        torch.testing.assert_close(model(clip()), mvit(**V2)(clip()))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "num_frames", "size", "resized"),
+    [
+        ({}, 8, 64, {"pos_embed_spatial", "pos_embed_temporal"}),
+        ({"position_embedding": "joint"}, 4, 64, {"pos_embed"}),
+        ({"position_embedding": "joint"}, 8, 32, {"pos_embed"}),
+        (V2, 8, 64, {f"blocks.{i}.attn.rel_pos_{axis}" for i in range(4) for axis in "thw"}),
+    ],
+)
+def test_another_input_size_is_as_interpolating_in_the_forward(
+    arguments: dict[str, Any], num_frames: int, size: int, resized: set[str]
+) -> None:
+    small = randomised(mvit(**arguments))
+    large = mvit(**arguments, num_frames=num_frames, image_size=size)
+    info = load_weights(large, small.state_dict())
+    x = clip(num_frames, size)
+    with torch.no_grad():
+        torch.testing.assert_close(large(x), small(x), atol=1e-5, rtol=1e-5)
+    assert set(info.resized) == resized
+    assert set(info.matched) == set(large.state_dict())
+
+
+def test_joint_embedding_of_another_length_and_size_is_refused() -> None:
+    """2 x 8 x 8 tokens could as well be 8 x 4 x 4: a guess would load noise."""
+    small, large = (
+        mvit(position_embedding="joint"),
+        mvit(position_embedding="joint", num_frames=8, image_size=64),
+    )
+    with pytest.raises(ValueError, match=r"pos_embed \(\(1, 129, 4\)"):
+        load_weights(large, small.state_dict())
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_fused_and_separate_qkv(separate: bool) -> None:
+    original = randomised(mvit(separate_qkv=not separate))
+    model = mvit(separate_qkv=separate)
+    load_weights(model, original.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(model(clip()), original(clip()), atol=1e-6, rtol=1e-6)
+    names = set(original.state_dict())
+    back = match_qkv(match_qkv(original.state_dict(), set(model.state_dict())), names)
+    torch.testing.assert_close(back, dict(original.state_dict()), rtol=0, atol=0)
+
+
+def test_image_weights_into_a_video_model_are_listed() -> None:
+    image = tiny("mvit_v2_t")
+    state = {k: v.squeeze(2) if k == "patch_embed.proj.weight" else v for k, v in image.state_dict().items()}
+    video = tiny("mvit_v2_t", num_frames=4, rel_pos_temporal=True, pool_kvq_kernel=(3, 3, 3))
+    info = load_weights(video, state)
+    assert info.source == "slowfast"
+    assert {"blocks.0.attn.pool_q.weight", "blocks.9.attn.rel_pos_t"} <= set(info.inflated)
+    assert not info.resized
+    assert video.blocks[0].attn.rel_pos_t.abs().max() == 0
+
+
+@pytest.mark.parametrize("position_embedding", ["joint", "separable"])
+def test_joint_embedding_of_images_into_video(position_embedding: str) -> None:
+    patches = {"patch_kernel": (1, 7, 7), "patch_stride": (1, 4, 4), "patch_padding": (0, 3, 3)}
+    image = mvit(position_embedding="joint", num_frames=1, pool_kvq_kernel=(1, 3, 3), **patches)
+    randomised(image)
+    video = mvit(position_embedding=position_embedding, class_token_log_frames=True)
+    info = load_weights(video, image.state_dict())
+    assert "patch_embed.proj.weight" in info.inflated
+    assert any(name.startswith("pos_embed") for name in info.inflated)
+    still = clip(1)
+    with torch.no_grad():
+        out = video(still.expand(-1, -1, 4, -1, -1))
+        torch.testing.assert_close(out, image(still), atol=1e-5, rtol=1e-5)
+
+
+def test_inflated_kernels() -> None:
+    kernel = torch.randn(2, 3, 1, 4, 4)
+    tubelet = inflate_kernel(kernel, 2, padding=0)
+    torch.testing.assert_close(tubelet.sum(2, keepdim=True), kernel)
+    torch.testing.assert_close(tubelet[:, :, 0], tubelet[:, :, 1])
+    padded = inflate_kernel(kernel, 3, padding=1)
+    torch.testing.assert_close(padded[:, :, 1:2], kernel)
+    assert padded[:, :, [0, 2]].abs().max() == 0
+
+
+def test_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(b"not one")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="pip install safetensors"):
+        read_checkpoint(str(path))
+    monkeypatch.undo()
+    safetensors = pytest.importorskip("safetensors.torch")
+    with pytest.raises(ValueError, match="not a readable safetensors file"):
+        read_checkpoint(str(path))
+    original, model = randomised(mvit()), mvit()
+    safetensors.save_file(original.state_dict(), path)
+    load_weights(model, path)
+    torch.testing.assert_close(model.state_dict(), original.state_dict(), rtol=0, atol=0)

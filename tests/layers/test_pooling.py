@@ -1,0 +1,72 @@
+"""Pooling of token volumes against torch's modules on the usual layout."""
+
+import pytest
+import torch
+from torch import nn
+
+from vidformers.layers.drop_path import DropPath
+from vidformers.layers.pooling import AvgPool, ConvPool, MaxPool, needs_pooling, pool_tokens, pooled_grid
+
+
+def channels_first(volume: torch.Tensor) -> torch.Tensor:
+    return volume.permute(0, 4, 1, 2, 3).contiguous()
+
+
+def test_conv_pool_shares_its_weights_among_heads() -> None:
+    heads, dim = 3, 4
+    pool = ConvPool(dim, (3, 3, 3), (1, 2, 2))
+    volume = torch.randn(2, 3, 6, 7, heads * dim)
+    pooled = pool(volume)
+    usual = nn.Conv3d(dim, dim, 3, (1, 2, 2), 1, groups=dim, bias=False)
+    usual.load_state_dict(pool.state_dict())
+    for head in range(heads):
+        channels = slice(head * dim, (head + 1) * dim)
+        expected = usual(channels_first(volume[..., channels]))
+        torch.testing.assert_close(channels_first(pooled[..., channels]), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride"), [((1, 3, 3), (1, 2, 2)), ((3, 3, 3), (2, 2, 2)), ((3, 1, 5), (1, 1, 4))]
+)
+def test_max_and_avg_pool(kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> None:
+    volume = torch.randn(2, 4, 6, 7, 5)
+    padding = tuple(k // 2 for k in kernel)
+    for ours, usual in (
+        (MaxPool(kernel, stride), nn.MaxPool3d(kernel, stride, padding)),
+        (AvgPool(kernel, stride), nn.AvgPool3d(kernel, stride, padding)),
+    ):
+        pooled = ours(volume)
+        torch.testing.assert_close(channels_first(pooled), usual(channels_first(volume)))
+        assert tuple(pooled.shape[1:4]) == pooled_grid((4, 6, 7), kernel, stride)
+
+
+def test_avg_pool_on_a_map_smaller_than_its_kernel() -> None:
+    """torch refuses it; PySlowFast crashes. The padded zeros count, so a lone 1 becomes 1 / 27."""
+    pooled = AvgPool((3, 3, 3), (1, 1, 1))(torch.ones(1, 1, 1, 1, 1))
+    torch.testing.assert_close(pooled, torch.full((1, 1, 1, 1, 1), 1 / 27))
+
+
+def test_class_token_is_not_pooled() -> None:
+    tokens = torch.randn(2, 1 + 2 * 4 * 4, 3)
+    pooled, grid = pool_tokens(tokens, (2, 4, 4), MaxPool((1, 3, 3), (1, 2, 2)), class_token=True)
+    assert grid == (2, 2, 2)
+    assert pooled.shape == (2, 9, 3)
+    torch.testing.assert_close(pooled[:, 0], tokens[:, 0])
+
+
+def test_pools_of_ones_are_left_out() -> None:
+    assert not needs_pooling((1, 1, 1), (1, 1, 1))
+    assert needs_pooling((1, 3, 3), (1, 1, 1))
+    assert needs_pooling((1, 1, 1), (1, 1, 2))
+
+
+def test_drop_path() -> None:
+    torch.manual_seed(0)
+    drop = DropPath(0.25)
+    x = torch.ones(4000, 2, 3)
+    dropped = drop(x)
+    per_sample = dropped.flatten(1)
+    assert (per_sample == per_sample[:, :1]).all()
+    assert sorted(set(per_sample[:, 0].tolist())) == pytest.approx([0.0, 1 / 0.75])
+    assert dropped.mean().item() == pytest.approx(1.0, abs=0.05)
+    assert drop.eval()(x) is x

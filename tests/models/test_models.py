@@ -1,0 +1,125 @@
+"""Every registered model, made small: what a user may count on whichever he picks."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import vidformers as vf
+
+NAMES = vf.list_models()
+
+
+def tiny(name: str, **overrides: Any) -> nn.Module:
+    """The model with its depth and stages, but few channels and a small input."""
+    arguments = vf.model_arguments(name)
+    small = {
+        "num_classes": 5,
+        "image_size": 32,
+        "num_frames": min(arguments["num_frames"], 4),
+        "embed_dim": 4 * arguments["num_heads"],
+    }
+    torch.manual_seed(0)
+    return vf.create_model(name, **{**small, **overrides})
+
+
+def tiny_clip(name: str) -> torch.Tensor:
+    num_frames = min(vf.model_arguments(name)["num_frames"], 4)
+    return torch.randn(2, 3, num_frames, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_builds_on_the_meta_device(name: str) -> None:
+    with torch.device("meta"):
+        model = vf.create_model(name)
+    assert all(parameter.is_meta for parameter in model.parameters())
+    assert model.head.projection.out_features == vf.model_arguments(name)["num_classes"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_forward_and_backward(name: str) -> None:
+    model, clip = tiny(name), tiny_clip(name)
+    logits = model(clip)
+    assert logits.shape == (2, 5)
+    assert torch.isfinite(logits).all()
+    logits.square().sum().backward()
+    without = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert not without
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_logits_are_the_same_in_train_and_eval_mode(name: str) -> None:
+    """Registered sizes have no dropout, and no model ends in a softmax."""
+    model, clip = tiny(name), tiny_clip(name)
+    with torch.no_grad():
+        trained, evaluated = model.train()(clip), model.eval()(clip)
+    torch.testing.assert_close(trained, evaluated)
+    assert (evaluated.sum(dim=1) - 1).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_forward_features(name: str) -> None:
+    model, clip = tiny(name).eval(), tiny_clip(name)
+    with torch.no_grad():
+        features = model.forward_features(clip)
+    assert features.ndim == 5
+    assert features.shape[0] == 2
+    assert features.shape[-1] == model.head.projection.in_features
+    assert features.shape[1] <= clip.shape[2]
+    assert features.shape[2] == features.shape[3] < 32
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_activation_checkpointing_changes_no_gradient(name: str) -> None:
+    clip = tiny_clip(name)
+    gradients = []
+    for checkpointing in (False, True):
+        model = tiny(name, activation_checkpointing=checkpointing).train()
+        torch.manual_seed(2)
+        model(clip).square().sum().backward()
+        gradients.append({n: p.grad for n, p in model.named_parameters()})
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_image_is_a_clip_of_one_frame(name: str) -> None:
+    model = tiny(name).eval()
+    image = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(model(image), model(image.unsqueeze(2)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_autocast_to_bfloat16(name: str) -> None:
+    model, clip = tiny(name).eval(), tiny_clip(name)
+    with torch.no_grad():
+        exact = model(clip)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = model(clip)
+    assert torch.isfinite(rounded).all()
+    # Rough, because 4 channels a head and up to 48 random blocks amplify rounding.
+    assert (rounded.float() - exact).abs().max() < 0.5 * exact.abs().max()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameter_groups_have_what_they_need(name: str) -> None:
+    model = tiny(name)
+    names = [n for n, _ in model.named_parameters()]
+    assert model.no_weight_decay() <= set(names)
+    ids = {n: model.layer_id(n) for n in names}
+    assert min(ids.values()) == 0
+    assert max(ids.values()) == model.num_layers + 1 == ids["head.projection.weight"]
+
+
+def test_every_gradient_is_checkpointed() -> None:
+    """The blocks are really recomputed: twice as many calls of each in a step."""
+    calls = []
+    model = tiny("mvit_tiny", activation_checkpointing=True).train()
+    model.blocks[0].norm1.register_forward_hook(lambda *_: calls.append(1))
+    model(tiny_clip("mvit_tiny")).sum().backward()
+    assert len(calls) == 2
+    with torch.no_grad():
+        model(tiny_clip("mvit_tiny"))
+    assert len(calls) == 3

@@ -1,0 +1,241 @@
+"""MViT's arguments, one by one: what each changes, and the errors for those that cannot be."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from tests.golden_json import load_json
+from tests.models.test_models import tiny
+from vidformers.models import MViT, create_model
+
+V2 = {
+    "dim_mul_in_attention": True,
+    "residual_pooling": True,
+    "rel_pos_spatial": True,
+    "rel_pos_temporal": True,
+    "position_embedding": "none",
+    "pool_q_stride": ((0, 1, 1, 1), (1, 1, 2, 2), (2, 1, 1, 1), (3, 1, 2, 2)),
+}
+
+
+def mvit(**arguments: Any) -> MViT:
+    model = tiny("mvit_tiny", **arguments)
+    assert isinstance(model, MViT)
+    return model
+
+
+def clip(num_frames: int = 4, height: int = 32, width: int = 32) -> torch.Tensor:
+    return torch.randn(2, 3, num_frames, height, width, generator=torch.Generator().manual_seed(1))
+
+
+IMPOSSIBLE = [
+    ({"num_frames": 9}, "num_frames=9 is not divisible by the patch stride 2 along this axis; use 8 or 10"),
+    ({"num_frames": 1}, "use 2"),
+    ({"image_size": 33}, r"image_size \(height\)=33 .* use 32 or 36"),
+    ({"image_size": (32, 30)}, r"image_size \(width\)=30 .* use 28 or 32"),
+    ({"patch_padding": (2, 3, 3)}, "use padding 1 on this axis"),
+    (
+        {"patch_kernel": (3, 16, 16), "patch_stride": (2, 16, 16), "patch_padding": (1, 8, 8)},
+        r"gives 3 tokens along H \(height\) where size / stride is 2.* use padding 0",
+    ),
+    ({"embed_dim": 5, "num_heads": 2}, "block 0 .* multiples of 2"),
+    ({"depth": 2}, "dim_mul names block 3, but the last one it can name is 2"),
+    ({"pool_kv_stride": ((9, 1, 2, 2),), "pool_kv_stride_adaptive": None}, "pool_kv_stride names block 9"),
+    ({"pool_kv_stride": ((0, 1, 2, 2),)}, "not both"),
+    ({"pool_mode": "mean"}, "pool_mode='mean' is not one of 'conv'"),
+    ({"pool_mode": "conv_unshared"}, "needs pool_first=True"),
+    ({"position_embedding": "absolute"}, "not one of 'none', 'joint'"),
+    ({"position_embedding": "sincos", "embed_dim": 24}, "divisible by 16, got 24; use 16 or 32"),
+    ({"norm": "batchnorm"}, "norm='batchnorm' is not one of 'layernorm'"),
+    ({"residual_pooling_class_token": True}, "needs residual_pooling=True"),
+    ({"class_token": False, "class_token_log_frames": True}, "needs class_token=True"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), IMPOSSIBLE)
+def test_impossible_arguments(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        mvit(**arguments)
+
+
+def test_wrong_inputs() -> None:
+    model = mvit()
+    with pytest.raises(ValueError, match=r"got shape \(2, 4, 4, 32, 32\)"):
+        model(torch.zeros(2, 4, 4, 32, 32))
+    with pytest.raises(ValueError, match=r"got shape \(3, 32, 32\)"):
+        model(torch.zeros(3, 32, 32))
+    with pytest.raises(ValueError, match=r"got torch\.uint8; scale and normalise it first"):
+        model(torch.zeros(1, 3, 4, 32, 32, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [((1, 32, 32), "T .*got 1,"), ((4, 15, 32), "H .*got 15,"), ((4, 32, 14), "W .*got 14,")],
+)
+def test_too_small_an_input_names_the_axis(size: tuple[int, int, int], message: str) -> None:
+    patches = {"patch_kernel": (2, 16, 16), "patch_stride": (2, 16, 16), "patch_padding": (0, 0, 0)}
+    with pytest.raises(ValueError, match=f"too small along {message}.*needs at least"):
+        mvit(**patches)(clip(*size))
+
+
+@pytest.mark.parametrize("size", [(8, 32, 32), (2, 48, 64), (5, 33, 47), (1, 16, 16)])
+@pytest.mark.parametrize(
+    "arguments",
+    [{"position_embedding": p} for p in ("none", "joint", "separable")]
+    + [{"position_embedding": "sincos", "embed_dim": 16}, V2, {**V2, "class_token": False}],
+    ids=lambda a: a["position_embedding"] + ("_v2" if "residual_pooling" in a else ""),
+)
+def test_other_input_sizes(arguments: dict[str, Any], size: tuple[int, int, int]) -> None:
+    model = mvit(**arguments).eval()
+    with torch.no_grad():
+        features = model.forward_features(clip(*size))
+    assert torch.isfinite(features).all()
+    grid = [(size[0] - 1) // 2 + 1, (size[1] - 1) // 4 + 1, (size[2] - 1) // 4 + 1]
+    assert list(features.shape[1:4]) == [grid[0], (grid[1] - 1) // 4 + 1, (grid[2] - 1) // 4 + 1]
+
+
+def test_position_embedding_is_interpolated_smoothly() -> None:
+    """A separable embedding that is linear in time stays so on twice the frames."""
+    model = mvit(num_frames=8)
+    with torch.no_grad():
+        model.pos_embed_spatial.zero_()
+        model.pos_embed_temporal[:] = torch.arange(4.0)[None, :, None]
+        position = model._position((8, 8, 8))[0, 1:].unflatten(0, (8, 64))
+    expected = torch.tensor([0.0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3.0])
+    torch.testing.assert_close(position[:, 0, 0], expected)
+
+
+@pytest.mark.parametrize("pool_mode", ["conv", "avg", "max"])
+@pytest.mark.parametrize("pool_first", [False, True])
+def test_pool_modes(pool_mode: str, pool_first: bool) -> None:
+    """Also on 2x2 and 1x1 maps in the last blocks, smaller than the kernels."""
+    model = mvit(pool_mode=pool_mode, pool_first=pool_first, image_size=16)
+    logits = model(clip(4, 16, 16))
+    logits.sum().backward()
+    assert torch.isfinite(logits).all()
+    assert model.blocks[0].attn.fused_qkv == (not pool_first)
+    assert hasattr(model.blocks[0].attn.pool_k, "weight") == (pool_mode == "conv")
+
+
+def test_unpooled_blocks_have_no_pools() -> None:
+    model = mvit(pool_q_stride=(), pool_kv_stride_adaptive=None, dim_mul=(), head_mul=())
+    assert not any("pool" in name or "attn.norm" in name for name, _ in model.named_parameters())
+    assert model.eval().forward_features(clip()).shape == (2, 2, 8, 8, 4)
+
+
+def test_adaptive_strides() -> None:
+    """Keys keep the size 7 x 7 in all stages; in a stage's first block the input is still the larger map."""
+    model = create_model("mvit_b_16x4", embed_dim=4, num_frames=2)
+    assert [b.attn.key_grid[1] for b in model.blocks] == [7, 14, 7, 14, *[7] * 10, 14, 7]
+    assert model.blocks[1].attn.pool_k.stride == (1, 4, 4)
+    assert model.blocks[15].attn.pool_k.stride == (1, 1, 1)
+
+
+def test_tables_of_mvit_v2_l_are_interpolated() -> None:
+    """The published model has 37 rows where its 20 x 20 map needs 39 (PySlowFast rounds sizes down)."""
+    with torch.device("meta"):
+        model = create_model("mvit_v2_l_40x3")
+    for block in model.blocks[8:45]:
+        assert block.attn.rel_pos_h.shape[0] == 37
+    assert model.blocks[8].attn.query_grid == model.blocks[43].attn.query_grid == (20, 20, 20)
+    assert model.blocks[47].attn.rel_pos_h.shape[0] == 17
+    assert model.blocks[47].attn.query_grid == (20, 10, 10)
+
+
+def test_pooled_output_depends_on_the_head_rule() -> None:
+    x = clip()
+    outputs = []
+    for arguments in ({}, {"mean_pooling": True}, {"class_token": False}):
+        outputs.append(mvit(**arguments).eval()(x))
+    assert not torch.allclose(outputs[0], outputs[1])
+    model = mvit(class_token=False).eval()
+    features = model.forward_features(x)
+    torch.testing.assert_close(model(x), model.head(features.mean(dim=(1, 2, 3))))
+
+
+def test_layer_scale_exists_only_when_asked_for() -> None:
+    plain, scaled = mvit().eval(), mvit(layer_scale_init_value=1.0).eval()
+    gammas = set(scaled.state_dict()) - set(plain.state_dict())
+    assert gammas == {f"blocks.{i}.gamma_{j}" for i in range(4) for j in (1, 2)}
+    scaled.load_state_dict(plain.state_dict(), strict=False)
+    torch.testing.assert_close(scaled(clip()), plain(clip()))
+    with torch.no_grad():
+        scaled.blocks[2].gamma_1.mul_(0.5)
+    assert not torch.allclose(scaled(clip()), plain(clip()))
+
+
+@pytest.mark.parametrize("rate", ["drop_path_rate", "dropout_rate", "head_dropout_rate"])
+def test_random_rates_act_in_training_only(rate: str) -> None:
+    model = mvit(**{rate: 0.5})
+    x = clip()
+    assert not torch.allclose(model.train()(x), model(x))
+    torch.testing.assert_close(model.eval()(x), model(x), rtol=0, atol=0)
+    torch.testing.assert_close(model(x), mvit().eval()(x), rtol=0, atol=0)
+
+
+def test_drop_path_grows_linearly() -> None:
+    rates = [block.drop_path.drop_rate for block in mvit(drop_path_rate=0.3).blocks]
+    assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3])
+
+
+def test_initialisation_is_pyslowfasts() -> None:
+    model = mvit(embed_dim=32, head_init_scale=0.5, **{k: v for k, v in V2.items() if k.startswith("rel")})
+    assert model.blocks[0].norm1.bias.unique().tolist() == pytest.approx([0.02])
+    assert model.blocks[0].norm1.weight.unique().tolist() == [1.0]
+    assert model.blocks[0].mlp.fc1.bias.unique().tolist() == pytest.approx([0.02])
+    assert model.head.projection.bias.unique().tolist() == pytest.approx([0.01])
+    for weight in (model.blocks[3].attn.qkv.weight, model.patch_embed.proj.weight, model.pos_embed_spatial):
+        assert weight.std().item() == pytest.approx(0.02, rel=0.1)
+    assert model.head.projection.weight.std().item() == pytest.approx(0.01, rel=0.15)
+    assert model.blocks[0].attn.rel_pos_h.std().item() == pytest.approx(0.02, rel=0.3)
+    zero = mvit(rel_pos_spatial=True, rel_pos_zero_init=True)
+    assert zero.blocks[0].attn.rel_pos_h.abs().max() == 0
+
+
+def test_sincos_is_fixed_and_has_its_known_values() -> None:
+    model = mvit(position_embedding="sincos", embed_dim=32)
+    table = model.pos_embed[0]
+    assert not model.pos_embed.requires_grad
+    assert table[0].abs().max() == 0  # class token
+    patches = table[1:].unflatten(0, model.grid)
+    t, h, w = 1, 3, 5
+    assert patches[t, h, w, 0].item() == pytest.approx(torch.tensor(t).sin().item())  # 8 channels of time
+    assert patches[t, h, w, 8].item() == pytest.approx(torch.tensor(w).sin().item())  # 12 of width
+    assert patches[t, h, w, 20].item() == pytest.approx(torch.tensor(h).sin().item())  # 12 of height
+    assert patches[t, h, w, 26].item() == pytest.approx(torch.tensor(h).cos().item())
+
+
+def test_a_model_from_the_meta_device_can_be_filled() -> None:
+    """Index buffers are in no checkpoint: forgotten, they would be garbage."""
+    torch.manual_seed(0)
+    model = mvit(**V2).eval()
+    with torch.device("meta"):
+        other = mvit(**V2).eval()
+    other.to_empty(device="cpu")
+    for buffer in other.buffers():
+        buffer.fill_(0)
+    other.load_state_dict(model.state_dict())
+    other.reset_buffers()
+    torch.testing.assert_close(other(clip()), model(clip()), rtol=0, atol=0)
+
+
+def test_layer_ids_give_the_reference_learning_rates() -> None:
+    case = next(
+        c
+        for c in load_json("slowfast_data/param_groups.json")["cases"]
+        if c["golden_case"] == "mvit_v1_conv_cls_sep" and c["layer_decay"] < 1
+    )
+    model = mvit(depth=5)
+    scales = {
+        name: case["layer_decay"] ** (model.num_layers + 1 - model.layer_id(name))
+        for name, _ in model.named_parameters()
+    }
+    assert scales == pytest.approx({name: scale for name, (_, scale) in case["params"].items()})
+
+
+def test_compiles_to_one_graph() -> None:
+    model = mvit(**V2).eval()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(clip()), model(clip()))
