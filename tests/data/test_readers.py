@@ -24,7 +24,7 @@ from tests.data.video_files import (
     write_video,
 )
 from vidformers.data.readers import BACKENDS, VideoReader, VideoReadError, open_video
-from vidformers.data.readers.pyav import PyAVReader
+from vidformers.data.readers.pyav import PyAVReader, _decode_through
 
 torch.set_num_threads(1)
 HAS_DECORD = subprocess.run([sys.executable, "-c", "import decord"], capture_output=True).returncode == 0
@@ -201,6 +201,32 @@ def test_only_the_needed_part_is_decoded(folder: Path) -> None:
     assert np.array_equal(frames.numpy(), reference(path)[[105, 110, 33]])
 
 
+@pytest.mark.parametrize("name", [*READABLE, *SHARED_TABLE])
+def test_a_frame_is_found_at_the_first_try(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = file_named(folder, name)
+    tries = 0
+    original = PyAVReader._decode_from
+
+    def watch(self: PyAVReader, *arguments: object) -> None:
+        nonlocal tries
+        tries += 1
+        original(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(PyAVReader, "_decode_from", watch)
+    with PyAVReader(path) as video:
+        if video.frame_pts is None:
+            assert name in ("mpeg4_b.avi", "mm_test.avi", "raw.h264", "mid_gop.ts"), (
+                "only these must be counted"
+            )
+            return
+        indices = range(0, video.num_frames, max(video.num_frames // 30, 1))
+        for index in indices:
+            video.get_frames([index])
+    # Transport streams have no index to seek by, and an intra refresh only looks like a key frame.
+    if name not in ("mpeg2_b.ts", "h264_b.ts", "intra_refresh.mp4"):
+        assert tries == len(indices)
+
+
 # ---- errors
 
 
@@ -264,19 +290,47 @@ def test_what_is_no_video_says_so(broken: dict[str, Path], name: str, reason: st
     assert (str(copy), copy.reason, copy.detail) == (str(error), error.reason, error.detail)
 
 
-def test_damage_in_the_middle_is_an_error_or_is_counted(folder: Path) -> None:
-    path = folder / "damaged.mp4"
-    content = bytearray(write_video(folder / "whole.mp4", num_frames=60, width=160, height=120).read_bytes())
-    place = content.index(b"mdat") + 4
-    middle = slice(place + (len(content) - place) // 3, place + (len(content) - place) // 2)
-    content[middle] = bytes(middle.stop - middle.start)
-    path.write_bytes(content)
-    try:
-        with PyAVReader(path) as video:
-            video.get_frames(range(60))
-            assert video.num_corrupt_frames > 0 and "damaged" in " ".join(video.damage)
-    except VideoReadError as error:
-        assert error.reason == "truncated or damaged"
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_damage_in_the_middle_is_an_error_or_is_counted(folder: Path, codec: str) -> None:
+    whole = write_video(folder / f"whole_{codec}.mp4", codec=codec, num_frames=60, width=160, height=120)
+    outcomes = []
+    for part in (0.2, 0.3, 0.4, 0.5, 0.6, 0.7):
+        content = bytearray(whole.read_bytes())
+        place = content.index(b"mdat") + 4
+        place += int((len(content) - place) * part)
+        content[place : place + 200] = bytes(200)
+        path = folder / "damaged.mp4"
+        path.write_bytes(content)
+        try:
+            with PyAVReader(path) as video:
+                video.get_frames(range(60))
+                outcomes.append(video.num_corrupt_frames)
+                assert bool(video.num_corrupt_frames) == ("damaged" in " ".join(video.damage))
+        except VideoReadError as error:
+            assert error.reason == "truncated or damaged"
+    assert any(outcomes), "the decoder's own signs of damage were not counted"
+
+
+def test_packets_that_do_not_decode_are_passed_over_only_at_the_start() -> None:
+    class Packet:
+        size = 10
+
+        def __init__(self, *frames: str) -> None:
+            self.frames = list(frames)
+
+        def decode(self) -> list[str]:
+            if not self.frames:
+                raise ValueError("broken")
+            return self.frames
+
+    class Container:
+        def demux(self, stream: object) -> list[Packet]:
+            return [Packet(), Packet(), Packet("a"), Packet("b", "c"), Packet(), Packet("d")]
+
+    frames = _decode_through(Container(), None)  # type: ignore[arg-type]
+    assert [next(frames), next(frames), next(frames)] == ["a", "b", "c"]
+    with pytest.raises(ValueError, match="broken"):
+        next(frames)
 
 
 def test_a_cut_off_file_gives_its_frames_and_says_what_is_missing(folder: Path) -> None:
@@ -299,8 +353,6 @@ def test_a_cut_off_file_gives_its_frames_and_says_what_is_missing(folder: Path) 
 
 
 def test_a_lost_key_frame_is_no_reason_to_return_a_wrong_frame(folder: Path) -> None:
-    """Frames after a lost key frame refer to pictures that are not there: an error or frames flagged corrupt,
-    but the frames before the loss are exact."""
     whole = write_video(
         folder / "three_groups.mkv", num_frames=36, options={"x264-params": "scenecut=0:bframes=0"}
     )
@@ -319,6 +371,8 @@ def test_a_lost_key_frame_is_no_reason_to_return_a_wrong_frame(folder: Path) -> 
         assert video.num_frames == 35
         assert np.array_equal(video.get_frames([0, 5, 11]).numpy(), reference(whole)[[0, 5, 11]])
         assert np.array_equal(video.get_frames([23, 34]).numpy(), reference(whole)[[24, 35]])
+        with pytest.raises(VideoReadError, match=r"lists 35 frames, \d+ decode"):
+            video.get_frames([15])
 
 
 def test_a_change_of_frame_size_is_an_error(folder: Path) -> None:
