@@ -80,6 +80,8 @@ def write_video(
         if full_range:
             stream.codec_context.color_range = 2
         if rotation is not None:
+            if not hasattr(stream, "set_display_rotation"):
+                pytest.skip("PyAV before 17.1 cannot write a display matrix")
             stream.set_display_rotation(rotation, hflip=hflip)
         sound = None
         if audio:
