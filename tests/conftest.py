@@ -11,14 +11,14 @@ torch.set_num_threads(2)
 
 
 def write_video(path: Path, seed: int, *, num_frames: int = 24, height: int = 48, width: int = 64) -> None:
-    """A small H.264 file of a moving bright square whose course depends on `seed`."""
+    """A small H.264 file of a bright square; its course depends on `seed`, the background on `seed % 2`."""
     random = np.random.default_rng(seed)
     start, step = random.integers(0, 20, 2), random.integers(1, 3, 2)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=12)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for index in range(num_frames):
-            image = np.full((height, width, 3), 40 + 10 * (seed % 8), np.uint8)
+            image = np.full((height, width, 3), (140, 40, 40) if seed % 2 else (40, 40, 140), np.uint8)
             top, left = (start + index * step) % (height - 12, width - 12)
             image[top : top + 12, left : left + 12] = (220, 200, 80)
             for packet in stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")):
@@ -29,7 +29,7 @@ def write_video(path: Path, seed: int, *, num_frames: int = 24, height: int = 48
 
 @pytest.fixture(scope="session")
 def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with 8 readable videos of 2 classes and train.csv, val.csv, test.csv in PySlowFast's format."""
+    """A folder with 8 readable videos of 2 classes, and its three lists in PySlowFast's format."""
     root = tmp_path_factory.mktemp("tiny_dataset")
     rows = []
     for seed in range(8):

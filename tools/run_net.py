@@ -12,7 +12,9 @@ from vidformers.config import load_config
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cfg", required=True, help="YAML file, ours or PySlowFast's")
     parser.add_argument("--opts", nargs="*", default=[], help="KEY VALUE ..., as PySlowFast accepts them")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="e.g. SOLVER.BASE_LR 1e-4")
@@ -24,8 +26,8 @@ def main() -> None:
     cfg = load_config(arguments.cfg, [*arguments.overrides, *arguments.opts])
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(
-            f"Started as {os.environ['WORLD_SIZE']} processes, but training and testing run in one process so far; "
-            f"start it without torchrun."
+            f"Started as {os.environ['WORLD_SIZE']} processes, but training and testing run in one process "
+            "so far; start it without torchrun."
         )
 
     from vidformers.engine.build import load_videos

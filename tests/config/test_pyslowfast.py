@@ -159,8 +159,8 @@ def test_every_key_of_pyslowfast_is_accounted_for():
         *("MVIT.REV.RESPATH_FUSE", "MVIT.REV.BUFFER_LAYERS", "MVIT.REV.RES_PATH", "MVIT.REV.PRE_Q_FUSION"),
         # 2D weights are recognised as such; GAMMA belongs to policies that no transformer file uses.
         *("TRAIN.CHECKPOINT_INFLATE", "SOLVER.GAMMA", "DATA_LOADER.ENABLE_MULTI_THREAD_DECODE"),
-        # No effect at NUM_SHARDS 1.
-        "SOLVER.BASE_LR_SCALE_NUM_SHARDS",
+        # No effect at NUM_SHARDS 1, or without a checkpoint.
+        *("SOLVER.BASE_LR_SCALE_NUM_SHARDS", "TRAIN.CHECKPOINT_EPOCH_RESET"),
         *("AVA", "BN", "VIS_MASK", "BENCHMARK", "NONLOCAL", "RESNET", "SLOWFAST", "X3D"),
     }
     changed = {
@@ -235,9 +235,11 @@ class TestTranslation:
         assert ours["SOLVER"]["OPTIMIZING_METHOD"] == "adamw"
 
     def test_fine_tuning(self):
-        assert translate_pyslowfast({"MVIT": {}, "TRAIN": {"CHECKPOINT_EPOCH_RESET": True}})["TRAIN"][
-            "FINETUNE"
-        ]
+        train = {"CHECKPOINT_FILE_PATH": "x.pyth", "CHECKPOINT_EPOCH_RESET": True}
+        ours = translate_pyslowfast({"MVIT": {}, "TRAIN": train})
+        assert ours["TRAIN"]["CHECKPOINT_FILE_PATH"] == "x.pyth"
+        with pytest.warns(UserWarning, match="CHECKPOINT_EPOCH_RESET"):
+            translate_pyslowfast({"MVIT": {}, "TRAIN": {**train, "CHECKPOINT_EPOCH_RESET": False}})
 
     def test_number_of_clips(self):
         with pytest.warns(UserWarning, match="NUM_TEMPORAL_CLIPS"):

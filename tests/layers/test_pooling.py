@@ -70,3 +70,24 @@ def test_drop_path() -> None:
     assert sorted(set(per_sample[:, 0].tolist())) == pytest.approx([0.0, 1 / 0.75])
     assert dropped.mean().item() == pytest.approx(1.0, abs=0.05)
     assert drop.eval()(x) is x
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_conv_pool_gradients_in_low_precision(dtype: torch.dtype, autocast: bool) -> None:
+    """torch's channels-last depthwise conv3d has a random weight gradient in bfloat16 on the CPU."""
+    torch.manual_seed(0)
+    pool = ConvPool(8, (3, 3, 3), (1, 2, 2))
+    volume, gradient = torch.randn(4, 2, 4, 4, 8), torch.randn(4, 2, 2, 2, 8)
+    pool.double()(volume.double()).backward(gradient.double())
+    exact = pool.weight.grad.clone()
+    pool.to(torch.float32 if autocast else dtype)
+    for _ in range(5):  # what the uninitialised memory holds differs from call to call
+        pool.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast and dtype == torch.bfloat16):
+            out = pool(volume if autocast else volume.to(dtype))
+        out.backward(gradient.to(out.dtype))
+        tolerance = 0.02 if dtype == torch.bfloat16 else 1e-5
+        torch.testing.assert_close(
+            pool.weight.grad.double(), exact, rtol=0, atol=tolerance * exact.abs().max().item()
+        )

@@ -8,17 +8,22 @@ import pytest
 import simplejson
 
 ROOT = Path(__file__).parents[2]
-TINY = [
-    "MODEL.NAME", "mvit_tiny", "MODEL.NUM_CLASSES", "2", "MODEL.ARGS", "{'embed_dim': 8}",
-    "DATA.NUM_FRAMES", "4", "DATA.TRAIN_CROP_SIZE", "32", "DATA.TEST_CROP_SIZE", "32", "DATA.TRAIN_JITTER_SCALES", "[36,40]",
-    "DATA_LOADER.NUM_WORKERS", "0", "SOLVER.MAX_EPOCH", "1", "SOLVER.WARMUP_EPOCHS", "0.0", "TRAIN.BATCH_SIZE", "4",
-    "AUG.NUM_SAMPLE", "1", "DEVICE", "cpu", "TRAIN.PRECISION", "fp32", "TEST.PRECISION", "fp32",
-]  # fmt: skip
+TINY = """
+    MODEL.NAME mvit_tiny MODEL.NUM_CLASSES 2 MODEL.ARGS {'embed_dim':8}
+    DATA.NUM_FRAMES 4 DATA.TRAIN_CROP_SIZE 32 DATA.TEST_CROP_SIZE 32 DATA.TRAIN_JITTER_SCALES [36,40]
+    DATA_LOADER.NUM_WORKERS 0 SOLVER.MAX_EPOCH 1 SOLVER.WARMUP_EPOCHS 0.0 TRAIN.BATCH_SIZE 4
+    AUG.NUM_SAMPLE 1 DEVICE cpu TRAIN.PRECISION fp32 TEST.PRECISION fp32
+""".split()  # noqa: SIM905
+PUBLISHED = ("--cfg", "configs/mvit_b_16x4.yaml")
 
 
 def run_net(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "run_net.py"), *arguments], capture_output=True, text=True, cwd=cwd, timeout=300
+        [sys.executable, str(ROOT / "tools" / "run_net.py"), *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=300,
     )
 
 
@@ -35,12 +40,19 @@ def error_of(*arguments: str) -> str:
 def test_train_and_test_from_the_published_config(tiny_dataset, tmp_path):
     out = tmp_path / "out"
     result = run_net(
-        "--cfg", "configs/mvit_b_16x4.yaml", *TINY, "DATA.PATH_TO_DATA_DIR", str(tiny_dataset), "OUTPUT_DIR", str(out)
+        *PUBLISHED,
+        *TINY,
+        "DATA.PATH_TO_DATA_DIR",
+        str(tiny_dataset),
+        "OUTPUT_DIR",
+        str(out),
     )
     assert result.returncode == 0, result.stderr
     results = simplejson.loads((out / "test_results.json").read_text())
     assert results["num_videos"] == 8 and results["num_views"] == 5 and results["num_failed"] == 0
-    assert {"config.yaml", "log.jsonl", "predictions.npz", "checkpoints"} <= {path.name for path in out.iterdir()}
+    assert {"config.yaml", "log.jsonl", "predictions.npz", "checkpoints"} <= {
+        path.name for path in out.iterdir()
+    }
     assert "top-1" in result.stdout
     # What was written is a configuration that can be run again, with the --opts spelling of PySlowFast.
     again = run_net("--cfg", str(out / "config.yaml"), "--opts", "TRAIN.ENABLE", "False")
@@ -49,7 +61,7 @@ def test_train_and_test_from_the_published_config(tiny_dataset, tmp_path):
 
 
 def test_kinetics_config_without_a_path_says_what_to_set():
-    message = error_of("--cfg", "configs/mvit_b_16x4.yaml")
+    message = error_of(*PUBLISHED)
     assert "DATA.PATH_TO_DATA_DIR" in message and "TRAIN.DATASET motion TEST.DATASET motion" in message
 
 
@@ -68,7 +80,7 @@ def test_kinetics_config_without_a_path_says_what_to_set():
     ids=["misspelt", "type", "odd", "model", "argument", "frames", "missing list", "dataset"],
 )
 def test_a_wrong_setting_is_named(arguments, expected):
-    assert expected in error_of("--cfg", "configs/mvit_b_16x4.yaml", *arguments)
+    assert expected in error_of(*PUBLISHED, *arguments)
 
 
 def test_missing_config_names_the_path():
@@ -78,18 +90,28 @@ def test_missing_config_names_the_path():
 def test_bad_rows_are_quoted_with_their_line(tmp_path, tiny_dataset):
     rows = (tiny_dataset / "train.csv").read_text().splitlines()
     (tmp_path / "train.csv").write_text("\n".join([*rows[:2], "video_without_label.mp4", *rows[2:]]))
-    message = error_of("--cfg", "configs/mvit_b_16x4.yaml", "DATA.PATH_TO_DATA_DIR", str(tmp_path))
+    message = error_of(*PUBLISHED, "DATA.PATH_TO_DATA_DIR", str(tmp_path))
     assert f"{tmp_path}/train.csv" in message and "3" in message and "video_without_label.mp4" in message
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path, tiny_dataset):
     import torch
 
-    torch.save({"model_state": {"s1.pathway0_stem.conv.weight": torch.zeros(8, 3, 1, 7, 7)}}, tmp_path / "slow.pyth")
+    torch.save(
+        {"model_state": {"s1.pathway0_stem.conv.weight": torch.zeros(8, 3, 1, 7, 7)}}, tmp_path / "slow.pyth"
+    )
     message = error_of(
-        "--cfg", "configs/mvit_b_16x4.yaml", *TINY, "DATA.PATH_TO_DATA_DIR", str(tiny_dataset),
-        "OUTPUT_DIR", str(tmp_path / "out"), "TRAIN.ENABLE", "False", "TEST.CHECKPOINT_FILE_PATH", str(tmp_path / "slow.pyth"),
-    )  # fmt: skip
+        *PUBLISHED,
+        *TINY,
+        "DATA.PATH_TO_DATA_DIR",
+        str(tiny_dataset),
+        "OUTPUT_DIR",
+        str(tmp_path / "out"),
+        "TRAIN.ENABLE",
+        "False",
+        "TEST.CHECKPOINT_FILE_PATH",
+        str(tmp_path / "slow.pyth"),
+    )
     assert "slow.pyth" in message
 
 
@@ -98,9 +120,17 @@ def test_a_list_where_nothing_can_be_read_fails_after_writing_why(tmp_path):
         (tmp_path / name).write_text("text")
     (tmp_path / "test.csv").write_text("a.mp4 0\nb.mp4 1\n")
     message = error_of(
-        "--cfg", "configs/mvit_b_16x4.yaml", *TINY, "DATA.PATH_TO_DATA_DIR", str(tmp_path), "DATA.PATH_PREFIX", str(tmp_path),
-        "OUTPUT_DIR", str(tmp_path / "out"), "TRAIN.ENABLE", "False",
-    )  # fmt: skip
+        *PUBLISHED,
+        *TINY,
+        "DATA.PATH_TO_DATA_DIR",
+        str(tmp_path),
+        "DATA.PATH_PREFIX",
+        str(tmp_path),
+        "OUTPUT_DIR",
+        str(tmp_path / "out"),
+        "TRAIN.ENABLE",
+        "False",
+    )
     assert "None of the 2 videos" in message
     assert (tmp_path / "out" / "failed_videos.csv").read_text().count("a.mp4") >= 1
 
@@ -108,7 +138,10 @@ def test_a_list_where_nothing_can_be_read_fails_after_writing_why(tmp_path):
 def test_importing_vidformers_loads_neither_torchvision_nor_pytorchvideo():
     code = (
         "import sys, vidformers as vf; vf.create_model('mvit_tiny');"
-        "heavy = {'torchvision', 'pytorchvideo', 'decord', 'av', 'matplotlib'} & set(sys.modules); assert not heavy, heavy"
+        "heavy = {'torchvision', 'pytorchvideo', 'decord', 'av', 'matplotlib'} & set(sys.modules);"
+        "assert not heavy, heavy"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120
+    )
     assert result.returncode == 0, result.stderr

@@ -19,14 +19,14 @@ _C.MODEL.NAME = "mvit_b_16x4"
 _C.MODEL.NUM_CLASSES = 400
 # Constructor arguments of the model that differ from its registered size, by their lower-case names.
 _C.MODEL.ARGS = CfgNode(new_allowed=True)
-# Training loss: "cross_entropy" of class labels, or "soft_cross_entropy" of class distributions (MixUp).
+# Training loss: "soft_cross_entropy" takes class distributions; "cross_entropy" labels only, so no MixUp.
 _C.MODEL.LOSS_FUNC = "cross_entropy"
 # Run the model through torch.compile.
 _C.MODEL.COMPILE = False
 
 # ------------------------------------------------------------ DATA
 _C.DATA = CfgNode()
-# Folder of train.csv, val.csv and test.csv ("kinetics"), or of the class folders ("folder").
+# Folder of train.csv, val.csv and test.csv ("kinetics"), or of class folders ("folder"); not for "motion".
 _C.DATA.PATH_TO_DATA_DIR = ""
 # Put before every relative video path of a list.
 _C.DATA.PATH_PREFIX = ""
@@ -81,12 +81,8 @@ _C.TRAIN.EVAL_PERIOD = 1
 _C.TRAIN.CHECKPOINT_PERIOD = 1
 # Continue from the newest checkpoint in OUTPUT_DIR where there is one.
 _C.TRAIN.AUTO_RESUME = True
-# Weights to start from; "" = random ones.
+# Weights to start from; "" = random ones. A classifier for another number of classes starts at random.
 _C.TRAIN.CHECKPOINT_FILE_PATH = ""
-# Take only the weights of CHECKPOINT_FILE_PATH: epoch, optimiser and schedule start anew.
-_C.TRAIN.CHECKPOINT_EPOCH_RESET = False
-# Let the classifier start at random when the class count of CHECKPOINT_FILE_PATH differs.
-_C.TRAIN.FINETUNE = False
 # Arithmetic of forward and backward: "fp32", "bf16" or "fp16" (autocast, with loss scaling).
 _C.TRAIN.PRECISION = "fp32"
 

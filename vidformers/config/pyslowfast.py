@@ -276,7 +276,7 @@ _SAME_NAME = (
     *(f"DATA.{key}" for key in ("TRAIN_JITTER_SCALES_RELATIVE", "TRAIN_JITTER_ASPECT_RELATIVE")),
     *("DATA.ENSEMBLE_METHOD", "DATA.MEAN", "DATA.STD"),
     *(f"TRAIN.{key}" for key in ("ENABLE", "DATASET", "BATCH_SIZE", "EVAL_PERIOD", "CHECKPOINT_PERIOD")),
-    *(f"TRAIN.{key}" for key in ("AUTO_RESUME", "CHECKPOINT_FILE_PATH", "CHECKPOINT_EPOCH_RESET")),
+    *(f"TRAIN.{key}" for key in ("AUTO_RESUME", "CHECKPOINT_FILE_PATH")),
     *(
         f"TEST.{key}"
         for key in ("ENABLE", "DATASET", "BATCH_SIZE", "NUM_ENSEMBLE_VIEWS", "NUM_SPATIAL_CROPS")
@@ -520,9 +520,11 @@ def _translate_run(full: Tree, ours: Tree, notes: list[str], where: Where) -> No
         )
     ours["TRAIN"]["PRECISION"] = "fp16" if full["TRAIN"]["MIXED_PRECISION"] else "fp32"
     ours["TEST"]["PRECISION"] = "fp32"
-    # Its loading leaves out whatever does not fit; a file says that it fine-tunes by starting the epochs
-    # anew.
-    ours["TRAIN"]["FINETUNE"] = full["TRAIN"]["CHECKPOINT_EPOCH_RESET"]
+    if full["TRAIN"]["CHECKPOINT_FILE_PATH"] and not full["TRAIN"]["CHECKPOINT_EPOCH_RESET"]:
+        notes.append(
+            "TRAIN.CHECKPOINT_EPOCH_RESET False (CHECKPOINT_FILE_PATH gives weights only; a run continues "
+            "from its own OUTPUT_DIR by TRAIN.AUTO_RESUME)"
+        )
     clips = full["TEST"]["NUM_TEMPORAL_CLIPS"]
     if clips:
         ours["TEST"]["NUM_ENSEMBLE_VIEWS"] = clips[-1]

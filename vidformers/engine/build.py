@@ -43,12 +43,15 @@ def load_videos(cfg: CfgNode, split: str) -> VideoList:
         root = ensure_motion_dataset()
         videos = _from_list(root / f"{split}.csv", prefix=str(root), separator=" ", folder=root)
     elif not cfg.DATA.PATH_TO_DATA_DIR:
+        content = {
+            "kinetics": "train.csv, val.csv and test.csv with one `path label` row a video",
+            "folder": "one subfolder of videos a class",
+        }[name]
         raise ValueError(
             f"{key} is {name!r}, but DATA.PATH_TO_DATA_DIR is empty. Add `DATA.PATH_TO_DATA_DIR "
-            + ("/path/to/kinetics`, the folder that holds train.csv, val.csv and test.csv with one `path label` row a video"
-               if name == "kinetics" else "/path/to/videos`, a folder with one subfolder of videos a class")
-            + ", or run on the generated dataset with `TRAIN.DATASET motion TEST.DATASET motion`."
-        )  # fmt: skip
+            f"/path/to/folder`, the folder that holds {content}; or run on the generated dataset with "
+            "`TRAIN.DATASET motion TEST.DATASET motion`."
+        )
     elif name == "kinetics":
         folder = Path(cfg.DATA.PATH_TO_DATA_DIR)
         videos = _from_list(
@@ -69,7 +72,7 @@ def _from_list(path: Path, *, prefix: str, separator: str, folder: Path) -> Vide
 
 
 def _from_folder(cfg: CfgNode, split: str) -> VideoList:
-    """Folders train/, val/, test/ of class folders where they exist; else one list of class folders, split by seed."""
+    """Folders train/, val/, test/ of class folders where they exist; else class folders, split by seed."""
     root = cfg.DATA.PATH_TO_DATA_DIR
     splits = {name: os.path.join(root, name) for name in ("train", "val", "test")}
     have = {name: path for name, path in splits.items() if os.path.isdir(path)}
@@ -111,8 +114,8 @@ def build_train_loader(cfg: CfgNode, videos: VideoList) -> DataLoader:
     )
     if len(videos.records) < cfg.TRAIN.BATCH_SIZE:
         raise ValueError(
-            f"TRAIN.BATCH_SIZE={cfg.TRAIN.BATCH_SIZE} is larger than the {len(videos.records)} training videos of "
-            f"{videos.source}; use at most {len(videos.records)}."
+            f"TRAIN.BATCH_SIZE={cfg.TRAIN.BATCH_SIZE} is larger than the {len(videos.records)} training "
+            f"videos of {videos.source}; use at most {len(videos.records)}."
         )
     return build_loader(
         dataset,
@@ -161,5 +164,7 @@ def resolve_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"DEVICE is {name!r}, but this torch ({torch.__version__}) sees no CUDA device; use DEVICE cpu.")
+        raise ValueError(
+            f"DEVICE is {name!r}, but this torch ({torch.__version__}) sees no CUDA device; use DEVICE cpu."
+        )
     return torch.device(name)

@@ -43,8 +43,8 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def load_newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """The newest checkpoint in `folder` that can be read, or None when there is none at all.
 
-    A damaged file is named and the one before it is used. Raises ValueError when files exist and none can be
-    read: starting again from nothing would silently throw the run away.
+    A damaged file is named and the one before it is used. Raises ValueError when files exist and none can
+    be read: starting again from nothing would silently throw the run away.
     """
     paths = list_checkpoints(folder)
     for path in reversed(paths):
@@ -56,7 +56,7 @@ def load_newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
         return path, state
     if paths:
         raise ValueError(
-            f"None of the {len(paths)} checkpoints in {folder} can be read. Delete them to start afresh, or set "
-            f"TRAIN.AUTO_RESUME False and another OUTPUT_DIR."
+            f"None of the {len(paths)} checkpoints in {folder} can be read. Delete them to start afresh, or "
+            "set TRAIN.AUTO_RESUME False and another OUTPUT_DIR."
         )
     return None

@@ -1,4 +1,4 @@
-"""What a run writes down while it works: `log.jsonl`, `config.yaml`, `failed_videos.csv` and messages for people."""
+"""What a run writes while it works: `log.jsonl`, `failed_videos.csv`, and messages for people."""
 
 import csv
 import os

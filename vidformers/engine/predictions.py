@@ -26,7 +26,7 @@ class Predictions:
     ensemble_method: Literal["sum", "max"] = "sum"
 
     def ensemble(self, temporal_views: Sequence[int] | None = None) -> np.ndarray:
-        """(N, K) scores over the given temporal views (all when None) and all their crops: their mean, or their maximum.
+        """(N, K): mean or maximum over the given temporal views (all when None) and all their crops.
 
         The mean orders the classes as PySlowFast's sum does, and stays a probability.
         """
@@ -39,7 +39,7 @@ class Predictions:
         return views.max(axis=(1, 2)) if self.ensemble_method == "max" else views.mean(axis=(1, 2))
 
     def save(self, path: Path) -> None:
-        """Write an npz (no pickle): video_ids, labels, view_scores, scores, failed, num_temporal_views, num_spatial_crops."""
+        """Write an npz without pickle: the fields of this table, and `scores`, the ensemble."""
         temporary = path.with_name(path.name + ".part")
         with open(temporary, "wb") as file:
             np.savez(

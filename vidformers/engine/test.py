@@ -36,7 +36,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
 def _micro_batches(
     videos: Iterator[VideoViews], batch_size: int, to_clips: Callable[[VideoViews, range], Tensor]
 ) -> Iterator[tuple[Tensor, list[tuple[int, int]]]]:
-    """Packs the views of consecutive videos into full batches: (n, 3, T, H, W) clips and their (video, view) places."""
+    """Packs the views of consecutive videos: (n, 3, T, H, W) clips and the (video, view) of each."""
     clips: list[Tensor] = []
     places: list[tuple[int, int]] = []
     for video in videos:
@@ -122,9 +122,9 @@ def score_videos(
 
 
 def _load_test_weights(cfg: CfgNode, model: nn.Module) -> str | None:
-    """Load the weights to be tested: the file asked for, else the run's own newest, else the ones it started from.
+    """Load the file asked for, else the run's own newest checkpoint, else the weights it would start from.
 
-    Returns their path, or None when the model keeps its random initialisation.
+    Returns the path, or None when the model keeps its random initialisation.
     """
     own = list_checkpoints(Path(cfg.OUTPUT_DIR) / "checkpoints")
     if cfg.TEST.CHECKPOINT_FILE_PATH:
@@ -145,9 +145,10 @@ def _load_test_weights(cfg: CfgNode, model: nn.Module) -> str | None:
 
 
 def test(cfg: CfgNode, videos: VideoList | None = None) -> dict[str, object]:
-    """Run the multi-view test that `cfg` describes; writes `predictions.npz`, `test_results.json` and `failed_videos.csv`.
+    """Run the multi-view test that `cfg` describes.
 
-    Returns the content of `test_results.json`. Raises ValueError when not one video could be read (after writing).
+    Writes `predictions.npz`, `test_results.json` and, if any video failed, `failed_videos.csv`; returns the
+    content of `test_results.json`. Raises ValueError (after writing) when not one video could be read.
     """
     output = Path(cfg.OUTPUT_DIR)
     videos = videos or load_videos(cfg, "test")
@@ -201,13 +202,14 @@ def test(cfg: CfgNode, videos: VideoList | None = None) -> dict[str, object]:
     }
     write_json(output / "test_results.json", results)
     JsonlLog(output / "log.jsonl").write(
-        "test", **{key: value for key, value in results.items() if key not in ("per_class", "accuracy_by_num_views")}
-    )  # fmt: skip
+        "test", **{key: results[key] for key in results if key not in ("per_class", "accuracy_by_num_views")}
+    )
     say(_summary_text(results, output))
     if predictions.failed.all():
         raise ValueError(
             f"None of the {len(videos.records)} videos of {videos.source} could be read; the first: "
-            f"{failures[0][0]}: {failures[0][2]} Check DATA.PATH_PREFIX; all are listed in {output}/failed_videos.csv."
+            f"{failures[0][0]}: {failures[0][2]} Check DATA.PATH_PREFIX; all are listed in "
+            f"{output}/failed_videos.csv."
         )
     return results
 
@@ -216,7 +218,8 @@ def _summary_text(results: dict, output: Path) -> str:
     low, high = results["top1_confidence_95"]
     lines = [
         "",
-        f"Test of {results['model']} over {results['num_temporal_views']} x {results['num_spatial_crops']} views",
+        f"Test of {results['model']} over {results['num_temporal_views']} temporal views x "
+        f"{results['num_spatial_crops']} spatial crops",
         f"  top-1  {results['top1']:6.2f} %   (95 % interval {low:.1f} to {high:.1f})",
         f"  top-5  {results['top5']:6.2f} %",
         f"  videos {results['num_videos']}, {results['num_failed']} unreadable, "

@@ -1,7 +1,7 @@
-"""Training: one readable loop over epochs, with validation, checkpoints, resume and an honest account of bad videos.
+"""Training: one loop over epochs, with validation, checkpoints, resume and a count of bad videos.
 
-Follows PySlowFast's recipe (facts/slowfast.md 1.7 and 2): the learning rate is set every iteration at the fractional
-epoch, the gradient is clipped, mixup and label smoothing turn labels into soft targets.
+Follows PySlowFast's recipe: the learning rate is set every iteration at the fractional epoch, the gradient is
+clipped, mixup and label smoothing turn labels into soft targets.
 """
 
 import math
@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 import vidformers
 from vidformers.checkpoints import load_weights
@@ -107,13 +106,13 @@ class Trainer:
         say(f"Resuming from {path} after {self.start_epoch} of {self.cfg.SOLVER.MAX_EPOCH} epochs.")
 
     def run(self) -> dict[str, float]:
-        """Train to SOLVER.MAX_EPOCH; returns the last validation's numbers (empty when nothing was left to do)."""
+        """Train to SOLVER.MAX_EPOCH; returns the last validation's numbers (empty if already finished)."""
         cfg = self.cfg
         num_parameters = sum(p.numel() for p in self.model.parameters())
         say(
-            f"Training {cfg.MODEL.NAME} ({num_parameters / 1e6:.2f} M parameters) on {len(self.train_videos.records)} "
-            f"videos of {self.train_videos.source}, {self.device.type}, {cfg.TRAIN.PRECISION}, "
-            f"epochs {self.start_epoch} to {cfg.SOLVER.MAX_EPOCH}."
+            f"Training {cfg.MODEL.NAME} ({num_parameters / 1e6:.2f} M parameters) on "
+            f"{len(self.train_videos.records)} videos of {self.train_videos.source}, {self.device.type}, "
+            f"{cfg.TRAIN.PRECISION}, epochs {self.start_epoch} to {cfg.SOLVER.MAX_EPOCH}."
         )
         results: dict[str, float] = {}
         for epoch in range(self.start_epoch, cfg.SOLVER.MAX_EPOCH):
@@ -149,14 +148,15 @@ class Trainer:
             self._count_failures(batch["failures"])
             lr = self._learning_rate(epoch + step / steps)
             set_learning_rate(self.optimizer, lr)
-            # Dropout, stochastic depth and mixup depend on (seed, epoch, step) alone, so that a resumed run repeats them.
+            # Dropout, drop path and mixup depend on (seed, epoch, step) alone: a resumed run repeats them.
             torch.manual_seed(_step_seed(cfg.RNG_SEED, epoch, step))
             clips, targets = self._prepare(batch, np.random.default_rng((cfg.RNG_SEED, epoch, step)))
             loss, logits, gradient_norm = self.train_step(clips, targets)
             if not math.isfinite(loss):
                 raise ValueError(
-                    f"The training loss became {loss} at epoch {epoch + 1}, step {step + 1} of {steps} (learning rate {lr:.3g}). "
-                    f"Try a lower SOLVER.BASE_LR, a longer SOLVER.WARMUP_EPOCHS, SOLVER.CLIP_GRAD_L2NORM 1.0 or TRAIN.PRECISION bf16."
+                    f"The training loss became {loss} at epoch {epoch + 1}, step {step + 1} of {steps} "
+                    f"(learning rate {lr:.3g}). Try a lower SOLVER.BASE_LR, a longer SOLVER.WARMUP_EPOCHS, "
+                    "SOLVER.CLIP_GRAD_L2NORM 1.0 or TRAIN.PRECISION bf16."
                 )
             hits = (logits.argmax(1) == targets.argmax(1)).sum().item()
             total_loss, total_hits = total_loss + loss * len(clips), total_hits + hits
@@ -183,7 +183,7 @@ class Trainer:
         self.last_epoch_loss = total_loss / max(total_clips, 1)
 
     def train_step(self, clips: Tensor, targets: Tensor) -> tuple[float, Tensor, float | None]:
-        """Forward, backward and one optimizer step; returns the loss, the logits and the gradient norm before clipping."""
+        """Forward, backward, optimizer step; returns loss, logits and the gradient norm before clipping."""
         solver = self.cfg.SOLVER
         with autocast(self.device, self.cfg.TRAIN.PRECISION):
             logits = self.step_model(clips)
@@ -226,14 +226,14 @@ class Trainer:
             "top1": float(summary["top1"]),  # type: ignore[arg-type]
             "top5": float(summary["top5"]),  # type: ignore[arg-type]
             "loss": float(-np.log(np.maximum(own, 1e-12)).mean()) if len(own) else float("nan"),
-            "num_videos": int(len(predictions.labels)),
+            "num_videos": len(predictions.labels),
             "num_failed": int(predictions.failed.sum()),
         }
         self.best_top1 = max(self.best_top1, results["top1"])
         self.log.write("val", epoch=epoch, train_loss=self.last_epoch_loss, **results)
         say(
-            f"epoch {epoch}/{cfg.SOLVER.MAX_EPOCH}: training loss {self.last_epoch_loss:.3f}, validation top-1 "
-            f"{results['top1']:.2f} %, loss {results['loss']:.3f}"
+            f"epoch {epoch}/{cfg.SOLVER.MAX_EPOCH}: training loss {self.last_epoch_loss:.3f}, validation "
+            f"top-1 {results['top1']:.2f} %, loss {results['loss']:.3f}"
             + (f", {results['num_failed']} videos unreadable" if results["num_failed"] else "")
         )
         return results
@@ -272,9 +272,10 @@ class Trainer:
         if count > self.cfg.DATA.MAX_BAD_VIDEO_FRACTION * total:
             reasons = ", ".join(f"{n} {reason}" for reason, n in self.failed.reasons("train").items())
             raise ValueError(
-                f"{count} of {total} training videos cannot be read ({reasons}), more than DATA.MAX_BAD_VIDEO_FRACTION="
-                f"{self.cfg.DATA.MAX_BAD_VIDEO_FRACTION:g} allows. They are listed in {self.failed.path}; repair them, take "
-                f"them off the list, check DATA.PATH_PREFIX, or raise the limit."
+                f"{count} of {total} training videos cannot be read ({reasons}), more than "
+                f"DATA.MAX_BAD_VIDEO_FRACTION={self.cfg.DATA.MAX_BAD_VIDEO_FRACTION:g} allows. They are "
+                f"listed in {self.failed.path}; repair them, take them off the list, check DATA.PATH_PREFIX, "
+                "or raise the limit."
             )
 
     def _state(self, epoch: int) -> dict:
@@ -292,7 +293,7 @@ class Trainer:
 
 
 def start_from_weights(model: nn.Module, path: str) -> None:
-    """Load `path` to fine-tune from: everything must match but the classifier, which starts afresh for other classes."""
+    """Load `path` to fine-tune from; the classifier starts afresh when the number of classes differs."""
     info = load_weights(model, path, strict=False)
     say(f"Starting from {path} ({info.source}): {len(info.matched)} tensors loaded.")
     if info.resized:
@@ -309,5 +310,5 @@ def _step_seed(seed: int, epoch: int, step: int) -> int:
 
 
 def train(cfg: CfgNode) -> dict[str, float]:
-    """Train as `cfg` describes; everything is written below OUTPUT_DIR. Returns the last validation's numbers."""
+    """Train as `cfg` describes, writing below OUTPUT_DIR. Returns the last validation's numbers."""
     return Trainer(cfg, load_videos(cfg, "train"), load_videos(cfg, "val")).run()
