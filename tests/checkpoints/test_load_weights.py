@@ -220,7 +220,7 @@ def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
             load_weights(mvit(), tmp_path / name)
     with pytest.raises(ValueError, match="holds a Tensor, wanted a dictionary"):
         load_weights(mvit(), tmp_path / "tensor.pth")
-    with pytest.raises(ValueError, match=r"no_weights.pth cannot be loaded .*no weights found .*epoch"):
+    with pytest.raises(ValueError, match=r"no_weights.pth cannot be loaded .*no weights found: .*epoch"):
         load_weights(mvit(), tmp_path / "no_weights.pth")
     with pytest.raises(FileNotFoundError, match=r"absent\.pth does not exist"):
         load_weights(mvit(), tmp_path / "absent.pth")
