@@ -154,6 +154,19 @@ def test_pooled_output_depends_on_the_head_rule() -> None:
     torch.testing.assert_close(model(x), model.head(features.mean(dim=(1, 2, 3))))
 
 
+def test_widths_follow_the_heads() -> None:
+    """PySlowFast would round 24 * 1.5 to 35 for 3 heads, and fail; torchvision's block settings have 36."""
+    growth = {"dim_mul": ((1, 1.5),), "head_mul": ((1, 1.5),)}
+    model = mvit(embed_dim=24, num_heads=2, dim_mul_in_attention=True, **growth)
+    assert [block.attn.proj.in_features for block in model.blocks] == [24, 36, 36, 36]
+    assert [block.attn.num_heads for block in model.blocks] == [2, 3, 3, 3]
+    # Its rule where it works: a multiple of head_mul * heads, rather than of the heads.
+    model = mvit(
+        embed_dim=12, num_heads=2, dim_mul_in_attention=True, dim_mul=((1, 1.5),), head_mul=((1, 2.0),)
+    )
+    assert model.blocks[1].attn.proj.in_features == 24  # 20 would do for 4 heads
+
+
 def test_layer_scale_exists_only_when_asked_for() -> None:
     plain, scaled = mvit().eval(), mvit(layer_scale_init_value=1.0).eval()
     gammas = set(scaled.state_dict()) - set(plain.state_dict())

@@ -234,11 +234,14 @@ class MViT(nn.Module):
         self.blocks = nn.ModuleList()
         for i in range(depth):
             heads = round_width(heads, head_factor.get(i, (1.0,))[0])
-            # The divisor below is not the number of heads of either block when head_mul is not 1: PySlowFast
-            # applies head_mul twice for v2, and its checkpoints have the widths that come out of that.
             grows_at = i if dim_mul_in_attention else i + 1
-            divisor = round_width(heads, head_factor.get(grows_at, (1.0,))[0])
-            dim_out = round_width(dim, dim_factor.get(grows_at, (1.0,))[0], divisor)
+            factor = dim_factor.get(grows_at, (1.0,))[0]
+            # For v2 PySlowFast applies head_mul twice in this divisor, and its checkpoints have the widths
+            head_growth = head_factor.get(grows_at, (1.0,))[0]
+            dim_out = round_width(dim, factor, round_width(heads, head_growth))
+            dim_out = round_width(dim, factor, round_width(heads, head_factor.get(grows_at, (1.0,))[0]))
+            if dim_mul_in_attention and dim_out % heads:
+                dim_out = round_width(dim, factor, heads)
             attention_dim = dim_out if dim_mul_in_attention else dim
             if attention_dim % heads or (pool_first and dim % heads):
                 raise ValueError(
