@@ -6,6 +6,7 @@ python tools/run_net.py --cfg configs/mvit_b_16x4.yaml [KEY VALUE ...]
 import argparse
 import os
 import sys
+import warnings
 from pathlib import Path
 
 from vidformers.config import load_config
@@ -22,6 +23,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
+    warnings.showwarning = lambda message, *_: print(f"run_net.py: warning: {message}", file=sys.stderr)
     arguments = parse_arguments()
     cfg = load_config(arguments.cfg, [*arguments.overrides, *arguments.opts])
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:

@@ -180,7 +180,7 @@ _C.SOLVER.CLIP_GRAD_L2NORM = None
 
 # ------------------------------------------------------------ the run
 _C.DATA_LOADER = CfgNode()
-# Worker processes that read videos; 0 = in the main process.
+# Worker processes that read videos, at most one a CPU core; 0 = in the main process.
 _C.DATA_LOADER.NUM_WORKERS = 4
 # Copy training batches to the GPU through page-locked memory.
 _C.DATA_LOADER.PIN_MEMORY = True

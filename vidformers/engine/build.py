@@ -122,7 +122,7 @@ def build_train_loader(cfg: CfgNode, videos: VideoList) -> DataLoader:
         batch_size=cfg.TRAIN.BATCH_SIZE,
         shuffle=True,
         drop_last=True,
-        num_workers=cfg.DATA_LOADER.NUM_WORKERS,
+        num_workers=_num_workers(cfg),
         pin_memory=cfg.DATA_LOADER.PIN_MEMORY,
         seed=cfg.RNG_SEED,
         collate_fn=collate_train,
@@ -152,11 +152,16 @@ def build_test_loader(cfg: CfgNode, videos: VideoList, *, num_views: int, num_cr
         batch_size=1,
         shuffle=False,
         drop_last=False,
-        num_workers=cfg.DATA_LOADER.NUM_WORKERS,
+        num_workers=_num_workers(cfg),
         pin_memory=False,  # items are objects, which the pinning thread would copy for nothing
         seed=cfg.RNG_SEED,
         collate_fn=collate_videos,
     )
+
+
+def _num_workers(cfg: CfgNode) -> int:
+    # A worker decodes in one thread all the time: more of them than cores only cost memory.
+    return min(cfg.DATA_LOADER.NUM_WORKERS, os.cpu_count() or 1)
 
 
 def resolve_device(name: str) -> torch.device:
