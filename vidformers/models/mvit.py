@@ -236,9 +236,8 @@ class MViT(nn.Module):
             heads = round_width(heads, head_factor.get(i, (1.0,))[0])
             grows_at = i if dim_mul_in_attention else i + 1
             factor = dim_factor.get(grows_at, (1.0,))[0]
-            # For v2 PySlowFast applies head_mul twice in this divisor, and its checkpoints have the widths
-            head_growth = head_factor.get(grows_at, (1.0,))[0]
-            dim_out = round_width(dim, factor, round_width(heads, head_growth))
+            # For v2 PySlowFast applies head_mul twice in this divisor, and checkpoints have the widths that
+            # come out of it. Where its heads do not divide such a width it fails; here the heads decide then.
             dim_out = round_width(dim, factor, round_width(heads, head_factor.get(grows_at, (1.0,))[0]))
             if dim_mul_in_attention and dim_out % heads:
                 dim_out = round_width(dim, factor, heads)
