@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-torch.set_num_threads(2)
+# Tiny tensors: a second thread only waits, and on a busy machine it waits long.
+torch.set_num_threads(1)
 
 
 def write_video(path: Path, seed: int, *, num_frames: int = 24, height: int = 48, width: int = 64) -> None:

@@ -21,7 +21,6 @@ from vidformers.data.datasets.clips import TrainClips
 from vidformers.data.readers import open_video
 from vidformers.data.records import Record
 
-torch.set_num_threads(1)
 prepare_pytorchvideo()
 theirs = pytest.importorskip("pytorchvideo.data")
 from pytorchvideo.data.clip_sampling import ClipInfo, ClipSampler, make_clip_sampler  # noqa: E402

@@ -26,7 +26,6 @@ from tests.data.video_files import (
 from vidformers.data.readers import BACKENDS, VideoReader, VideoReadError, open_video
 from vidformers.data.readers.pyav import PyAVReader, _decode_through
 
-torch.set_num_threads(1)
 HAS_DECORD = subprocess.run([sys.executable, "-c", "import decord"], capture_output=True).returncode == 0
 needs_decord = pytest.mark.skipif(not HAS_DECORD, reason="decord is not installed")
 

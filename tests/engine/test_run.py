@@ -13,6 +13,7 @@ from vidformers.engine import test as test_module
 from vidformers.engine.build import load_videos
 from vidformers.engine.test import test as run_test
 from vidformers.engine.train import Trainer
+from vidformers.models import create_model
 
 CONFIG = """
 MODEL: {NAME: mvit_tiny, NUM_CLASSES: 2, ARGS: {embed_dim: 8}}
@@ -177,6 +178,16 @@ def test_fine_tuning_replaces_the_head_and_says_so(make_cfg, capsys):
     assert all(torch.equal(ours[name], theirs[name]) for name in ours if not name.startswith("head."))
     with pytest.raises(ValueError, match="head"):
         run_test(make_cfg("third", "TEST.CHECKPOINT_FILE_PATH", path, "MODEL.NUM_CLASSES", "5"))
+
+
+def test_a_checkpoint_of_another_model_is_no_starting_point(make_cfg, tmp_path):
+    weights = create_model("mvit_tiny", embed_dim=8, num_frames=4, image_size=32).state_dict()
+    for name in [name for name in weights if name.startswith("blocks.3.")]:
+        del weights[name]
+    torch.save({"model_state": weights}, tmp_path / "shallow.pyth")
+    cfg = make_cfg("shallow", "TRAIN.CHECKPOINT_FILE_PATH", str(tmp_path / "shallow.pyth"))
+    with pytest.raises(ValueError, match=r"shallow.pyth .*blocks\.3\."):
+        Trainer(cfg, load_videos(cfg, "train"), load_videos(cfg, "val"))
 
 
 def test_an_exploding_loss_stops_with_advice(make_cfg):

@@ -293,16 +293,25 @@ class Trainer:
 
 
 def start_from_weights(model: nn.Module, path: str) -> None:
-    """Load `path` to fine-tune from; the classifier starts afresh when the number of classes differs."""
+    """Load `path` to fine-tune from; the classifier starts afresh when the number of classes differs.
+
+    Raises ValueError when anything but the classifier does not fit: half a backbone is no starting point.
+    """
     info = load_weights(model, path, strict=False)
+    misfits = [name for name in (*info.missing, *info.unexpected) if not name.startswith("head.")]
+    if misfits:
+        raise ValueError(
+            f"{path} ({info.source}) does not fit the model: {len(misfits)} parameters besides the "
+            f"classifier are missing or left over, such as {', '.join(misfits[:5])}. Set MODEL.NAME and "
+            "MODEL.ARGS to the model that the file was trained as."
+        )
     say(f"Starting from {path} ({info.source}): {len(info.matched)} tensors loaded.")
     if info.resized:
         say(f"  resized: {', '.join(sorted(info.resized))}")
     if info.inflated:
         say(f"  inflated from images: {', '.join(sorted(info.inflated))}")
-    if info.missing or info.unexpected:
-        say(f"  left at random initialisation: {', '.join(sorted(info.missing)) or 'nothing'}")
-        say(f"  not used: {', '.join(sorted(info.unexpected)) or 'nothing'}")
+    if info.missing:
+        say(f"  left at random initialisation: {', '.join(sorted(info.missing))}")
 
 
 def _step_seed(seed: int, epoch: int, step: int) -> int:
