@@ -64,7 +64,7 @@ def test_published_checkpoints_fit(manifest: str, source: str, name: str, overri
     state = {key: torch.empty(shape, device="meta") for key, shape in content["state_dict"].items()}
     with torch.device("meta"):
         model = create_model(name, **overrides)
-    found, converted = to_our_names(state)
+    found, converted = to_our_names(state, "MViT")
     assert found == source
     adapted = adapt(converted, model)
     fitted = {key: tuple(tensor.shape) for key, tensor in adapted.state.items()}
@@ -177,7 +177,7 @@ def test_pytorchvideo_pool_names_with_and_without_duplicates(kept: str) -> None:
         (lambda state: {"epoch": 3, "model_state": state, "cfg": "MODEL: {}"}, "slowfast"),
         (lambda state: {"state_dict": {f"module.{k}": v for k, v in state.items()}}, "slowfast"),
         (lambda state: {"model": state, "optimizer": {}, "epoch": 1, "vidformers": "0.1.0"}, "vidformers"),
-        (lambda state: {"model": {f"_orig_mod.{k}": v for k, v in state.items()}}, "vidformers"),
+        (lambda state: {"model": {f"_orig_mod.{k}": v for k, v in state.items()}}, "slowfast"),
     ],
 )
 def test_wrappings_and_files(wrap: Any, source: str, tmp_path: Path) -> None:

@@ -11,17 +11,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from vidformers.checkpoints.family import Adapted
 from vidformers.layers.position import resize_joint, resize_spatial, resize_temporal
 from vidformers.layers.rel_pos import resize_rows
-
-
-class Adapted:
-    """The state dict that fits, with the names that were resized or inflated on the way."""
-
-    def __init__(self, state: dict[str, Tensor]):
-        self.state = dict(state)
-        self.resized: list[str] = []
-        self.inflated: list[str] = []
 
 
 def adapt(state: dict[str, Tensor], model: nn.Module) -> Adapted:

@@ -2,18 +2,17 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vidformers.checkpoints import pytorchvideo, slowfast, torchvision
-from vidformers.checkpoints.adapt import adapt
+from vidformers.checkpoints.families import FAMILIES
+from vidformers.checkpoints.family import Family, Source
 from vidformers.checkpoints.read import find_state_dict, read_checkpoint
 
-_SOURCES = (torchvision, pytorchvideo, slowfast)
 _SHOWN = 5  # names of each kind in an error
 
 logger = logging.getLogger(__name__)
@@ -23,9 +22,9 @@ logger = logging.getLogger(__name__)
 class LoadInfo:
     """What `load_weights` did, by parameter names of the model (`unexpected`: of the checkpoint, converted).
 
-    `source` is "vidformers", "slowfast", "pytorchvideo" or "torchvision". `matched` are all names that were
-    loaded, those in `resized` (position tables of another input size) and `inflated` (image to video) too;
-    `missing` kept the values they had.
+    `source` is "vidformers" or the project whose names were recognised ("slowfast", "torchvision", ...).
+    `matched` are all names that were loaded, those in `resized` (position tables of another input size) and
+    `inflated` (image to video) too; `missing` kept the values they had.
     """
 
     source: str
@@ -39,7 +38,9 @@ class LoadInfo:
 def load_weights(
     model: nn.Module, path_or_state_dict: str | os.PathLike[str] | Mapping[str, Any], *, strict: bool = True
 ) -> LoadInfo:
-    """Loads weights of PySlowFast, PyTorchVideo, torchvision or this library, recognised by their names.
+    """Loads published weights, or this library's own, recognised by their names.
+
+    Which projects' weights a model takes is in `checkpoints/families.py`.
 
     Takes a path (also an address that iopath knows), a checkpoint dictionary or a bare state dict. Weights
     for another input size are interpolated, and image weights inflated so that a clip of equal frames gives
@@ -59,16 +60,20 @@ def load_weights(
     checkpoint = read_checkpoint(os.fspath(given)) if isinstance(given, str | os.PathLike) else given
     if any(parameter.is_meta for parameter in model.parameters()):
         raise ValueError("the model is on the meta device; call model.to_empty(device='cpu') first")
-    try:
-        state, key = find_state_dict(checkpoint)
-        source, converted = to_our_names(state)
-    except ValueError as error:
-        raise ValueError(f"{where} cannot be loaded into {type(model).__name__}: {error}") from None
-    if source == slowfast.NAME and (key == "model" or "vidformers" in checkpoint):
-        source = "vidformers"
-
-    adapted = adapt(converted, model)
+    class_name = type(model).__name__
+    if class_name not in FAMILIES:
+        raise ValueError(f"load_weights knows no weights for a {class_name}; use model.load_state_dict")
     target = model.state_dict()
+    try:
+        state = find_state_dict(checkpoint)
+        if "vidformers" in checkpoint:
+            source, converted = "vidformers", state
+        else:
+            source, converted = to_our_names(state, class_name, set(target))
+    except ValueError as error:
+        raise ValueError(f"{where} cannot be loaded into {class_name}: {error}") from None
+
+    adapted = FAMILIES[class_name].adapt(converted, model)
     info = LoadInfo(source=source)
     misfits = []
     for name, tensor in adapted.state.items():
@@ -107,16 +112,31 @@ def load_weights(
     return info
 
 
-def to_our_names(state: dict[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
-    """(source, state dict in this library's names); ValueError if no source has such names."""
-    for source in _SOURCES:
-        if source.matches(state):
-            return source.NAME, source.convert(state)
+def to_our_names(
+    state: dict[str, Tensor], class_name: str, own_names: Collection[str] = ()
+) -> tuple[str, dict[str, Tensor]]:
+    """(source, state dict in our names) of weights for `class_name`, whose own names are `own_names`.
+
+    ValueError, naming the family that the weights are of where that can be told, if no source fits.
+    """
+    source = _recognise(state, FAMILIES[class_name])
+    if source is not None:
+        return source.name, source.convert(state)
+    if own_names and all(name in own_names for name in state):
+        return "vidformers", state
+    message = f"its parameter names (the first are {_some(list(state))}) are not those of a {class_name}"
+    for other, family in FAMILIES.items():
+        source = _recognise(state, family)
+        if source is not None:
+            raise ValueError(f"{message}, but of a {other} ({source.name}); build that model")
     raise ValueError(
-        "its parameter names are not those of an MViT of PySlowFast, PyTorchVideo, torchvision or this "
-        f"library (the first are {_some(list(state))}), so it is a checkpoint of another model; give one of "
-        "the model that you build"
+        f"{message} of {', '.join(source.name for source in FAMILIES[class_name].sources)} or this library, "
+        "so it is a checkpoint of another model; give one of the model that you build"
     )
+
+
+def _recognise(state: Mapping[str, Tensor], family: Family) -> Source | None:
+    return next((source for source in family.sources if source.matches(state)), None)
 
 
 def _explain(where: str, model: nn.Module, info: LoadInfo, misfits: Sequence[str], strict: bool) -> str:

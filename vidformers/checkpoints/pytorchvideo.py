@@ -5,9 +5,8 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
+from vidformers.checkpoints.family import Source
 from vidformers.checkpoints.slowfast import as_3d_kernel
-
-NAME = "pytorchvideo"
 
 _PREFIXES = {
     "patch_embed.patch_model.": "patch_embed.proj.",
@@ -40,3 +39,6 @@ def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
                 break
         converted[name] = as_3d_kernel(name, tensor)
     return converted
+
+
+SOURCE = Source("pytorchvideo", matches, convert)

@@ -39,18 +39,18 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     return dict(checkpoint)
 
 
-def find_state_dict(checkpoint: Mapping[str, Any]) -> tuple[dict[str, Tensor], str]:
-    """The name -> tensor dictionary in a checkpoint and the key that it was under ("" for a bare one)."""
+def find_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The name -> tensor dictionary in a checkpoint, or the checkpoint itself if it is one."""
     for key in _STATE_KEYS:
         inner = checkpoint.get(key)
         if isinstance(inner, Mapping) and any(isinstance(value, Tensor) for value in inner.values()):
-            return _unwrapped(inner), key
+            return _unwrapped(inner)
     if not any(isinstance(value, Tensor) for value in checkpoint.values()):
         raise ValueError(
             f"no weights found: none of the keys {', '.join(_STATE_KEYS)} holds tensors, nor does the "
             f"checkpoint itself (its keys: {', '.join(map(str, list(checkpoint)[:8])) or 'none'})"
         )
-    return _unwrapped(checkpoint), ""
+    return _unwrapped(checkpoint)
 
 
 def _unwrapped(state: Mapping[str, Any]) -> dict[str, Tensor]:

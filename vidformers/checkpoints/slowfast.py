@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-NAME = "slowfast"
+from vidformers.checkpoints.family import Source
 
 
 def matches(names: Iterable[str]) -> bool:
@@ -30,3 +30,6 @@ def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def as_3d_kernel(name: str, tensor: Tensor) -> Tensor:
     """(O, I, kh, kw) -> (O, I, 1, kh, kw) for the patch embedding of an image model; others unchanged."""
     return tensor.unsqueeze(2) if name == "patch_embed.proj.weight" and tensor.ndim == 4 else tensor
+
+
+SOURCE = Source("slowfast", matches, convert)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-NAME = "torchvision"
+from vidformers.checkpoints.family import Source
 
 # Applied one after the other, each to the result of the one before.
 _RENAMES = [
@@ -42,3 +42,6 @@ def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
             tensor = tensor.unsqueeze(0)  # (n, C) -> (1, n, C)
         converted[name] = tensor
     return converted
+
+
+SOURCE = Source("torchvision", matches, convert)
