@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vidformers.models import create_model as create_model
     from vidformers.models import list_models as list_models
     from vidformers.models import model_arguments as model_arguments
+    from vidformers.models import model_class as model_class
     from vidformers.models import register_model as register_model
 
 __version__ = "0.1.0"
@@ -28,6 +29,7 @@ _HOME = {
     "load_config": "vidformers.config",
     "load_weights": "vidformers.checkpoints",
     "model_arguments": "vidformers.models",
+    "model_class": "vidformers.models",
     "open_video": "vidformers.data.readers",
     "register_model": "vidformers.models",
 }

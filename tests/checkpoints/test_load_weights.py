@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tests.golden import build, load_case
 from tests.golden_json import load_json
-from tests.models.test_models import tiny
+from tests.models.tiny import tiny
 from vidformers.checkpoints import load_weights, read_checkpoint, to_our_names
 from vidformers.checkpoints.adapt import adapt, inflate_kernel, match_qkv
 from vidformers.models import create_model

@@ -1,32 +1,12 @@
 """Every registered model, made small: what a user may count on whichever he picks."""
 
-from typing import Any
-
 import pytest
 import torch
-from torch import nn
 
 import vidformers as vf
+from tests.models.tiny import tiny, tiny_clip
 
 NAMES = vf.list_models()
-
-
-def tiny(name: str, **overrides: Any) -> nn.Module:
-    """The model with its depth and stages, but few channels and a small input."""
-    arguments = vf.model_arguments(name)
-    small = {
-        "num_classes": 5,
-        "image_size": 32,
-        "num_frames": min(arguments["num_frames"], 4),
-        "embed_dim": 4 * arguments["num_heads"],
-    }
-    torch.manual_seed(0)
-    return vf.create_model(name, **{**small, **overrides})
-
-
-def tiny_clip(name: str) -> torch.Tensor:
-    num_frames = min(vf.model_arguments(name)["num_frames"], 4)
-    return torch.randn(2, 3, num_frames, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,6 +1,6 @@
 """Model families, one class and one file each, and the registry of their published sizes."""
 
 from vidformers.models.mvit import MViT
-from vidformers.models.registry import create_model, list_models, model_arguments, register_model
+from vidformers.models.registry import create_model, list_models, model_arguments, model_class, register_model
 
-__all__ = ["MViT", "create_model", "list_models", "model_arguments", "register_model"]
+__all__ = ["MViT", "create_model", "list_models", "model_arguments", "model_class", "register_model"]

@@ -55,6 +55,11 @@ def model_arguments(name: str) -> dict[str, Any]:
     return {**_defaults(entry.model_class), **entry.sizes}
 
 
+def model_class(name: str) -> type[nn.Module]:
+    """The class of a registered model."""
+    return _entry(name).model_class
+
+
 def create_model(name: str, **overrides: Any) -> nn.Module:
     """Builds a registered model with random weights; `overrides` replace any of its arguments.
 

@@ -1,0 +1,29 @@
+"""Every registered model, made small: its stages and options, but few channels, blocks and pixels."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+import vidformers as vf
+
+# Model class -> what makes one of its registered sizes small; `arguments` are those of the registered size.
+# Each gets num_classes=5, image_size=32 and num_frames=min(its own, 4) besides.
+TINY: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "MViT": lambda arguments: {"embed_dim": 4 * arguments["num_heads"]},
+}
+
+
+def tiny(name: str, **overrides: Any) -> nn.Module:
+    """A small version of a registered model, with seeded weights."""
+    arguments = vf.model_arguments(name)
+    common = {"num_classes": 5, "image_size": 32, "num_frames": min(arguments["num_frames"], 4)}
+    torch.manual_seed(0)
+    return vf.create_model(name, **{**common, **TINY[vf.model_class(name).__name__](arguments), **overrides})
+
+
+def tiny_clip(name: str) -> torch.Tensor:
+    """A clip of the size that `tiny` models are built for: (2, 3, T, 32, 32)."""
+    num_frames = min(vf.model_arguments(name)["num_frames"], 4)
+    return torch.randn(2, 3, num_frames, 32, 32, generator=torch.Generator().manual_seed(1))
