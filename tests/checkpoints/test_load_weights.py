@@ -12,7 +12,8 @@ from tests.golden import build, load_case
 from tests.golden_json import load_json
 from tests.models.tiny import tiny
 from vidformers.checkpoints import load_weights, read_checkpoint, to_our_names
-from vidformers.checkpoints.adapt import adapt, inflate_kernel, match_qkv
+from vidformers.checkpoints.adapt import adapt, match_qkv
+from vidformers.checkpoints.inflate import inflate_kernel
 from vidformers.models import create_model
 
 V2 = {"rel_pos_spatial": True, "rel_pos_temporal": True, "position_embedding": "none"}

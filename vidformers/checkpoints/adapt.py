@@ -1,9 +1,6 @@
-"""Weights in our names to the shapes of one model: other input sizes, q k v fused or not, 2D to 3D.
+"""MViT weights in our names to the shapes of one model: other input sizes, q k v fused or not, 2D to 3D.
 
-Inflation keeps the function: a clip of equal frames gets the features that the image model gives the frame.
-That fixes the choices below. A convolution that pads in time gets the image kernel in the tap that sees the
-frame itself and 0 in the others (a mean over taps would fade at the clip's ends, where it meets padding); one
-that does not pad gets it divided over its taps. Temporal tables start at 0, spatial ones serve all frames.
+Inflation keeps the function (see inflate.py): temporal tables start at 0, spatial ones serve all frames.
 """
 
 import math
@@ -12,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vidformers.checkpoints.family import Adapted
+from vidformers.checkpoints.inflate import inflate_kernel
 from vidformers.layers.position import resize_joint, resize_spatial, resize_temporal
 from vidformers.layers.rel_pos import resize_rows
 
@@ -55,16 +53,6 @@ def match_qkv(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
         else:
             matched[name] = tensor
     return matched
-
-
-def inflate_kernel(kernel: Tensor, num_taps: int, padding: int) -> Tensor:
-    """(O, I, 1, kh, kw) -> (O, I, num_taps, kh, kw), exact for clips of equal frames; see above."""
-    if padding == 0:
-        return kernel.repeat(1, 1, num_taps, 1, 1) / num_taps
-    inflated = kernel.new_zeros(*kernel.shape[:2], num_taps, *kernel.shape[3:])
-    # The first output then reads frame 0, the second one frame `stride`, ...
-    inflated[:, :, padding] = kernel[:, :, 0]
-    return inflated
 
 
 def _inflate_kernel(adapted: Adapted, name: str, wanted: Tensor, model: nn.Module) -> None:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vidformers.layers.conv import channels_last_gradient_is_wrong
 from vidformers.layers.sizes import Grid, conv_output_size, triple
 
 
@@ -40,20 +41,10 @@ class ConvPool(nn.Conv3d):
         # Heads are the slow part of the channel axis: tiling the weights gives each head the same ones.
         weight = self.weight.repeat(channels // self.in_channels, 1, 1, 1, 1)
         x = volume.permute(0, 4, 1, 2, 3)  # (B, T, H, W, C) -> (B, C, T, H, W), no copy
-        if _channels_last_gradient_is_wrong(x):
+        if channels_last_gradient_is_wrong(x):
             x = x.contiguous()
         x = F.conv3d(x, weight, None, self.stride, self.padding, groups=channels)
         return x.permute(0, 2, 3, 4, 1)
-
-
-def _channels_last_gradient_is_wrong(x: Tensor) -> bool:
-    """In bfloat16 on the CPU, torch (seen in 2.13) leaves the weight gradient of a channels-last depthwise
-    conv3d uninitialised: random numbers, now and then NaN. Contiguous input and other types are right."""
-    if x.device.type != "cpu" or not torch.is_grad_enabled():
-        return False
-    return x.dtype == torch.bfloat16 or (
-        torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-    )
 
 
 class MaxPool(nn.Module):
