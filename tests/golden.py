@@ -18,7 +18,12 @@ _TESTS = Path(__file__).resolve().parent
 SHARED = Path(os.environ.get("VIDFORMERS_SHARED") or _TESTS.parent.parent / "shared")
 COPIES = _TESTS / "golden"
 # arch of a case -> module in tests/golden_families with arguments(case, num_frames) -> (class, its arguments)
-FAMILIES = {"mvit": "mvit"}
+FAMILIES = {
+    "mvit": "mvit",
+    "vit": "vision_transformer",
+    "timesformer": "vision_transformer",
+    "videomae": "vision_transformer",
+}
 GOLDEN = SHARED / "golden" if (SHARED / "golden").is_dir() else COPIES
 
 

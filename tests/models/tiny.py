@@ -12,6 +12,12 @@ import vidformers as vf
 # Each gets num_classes=5, image_size=32 and num_frames=min(its own, 4) besides.
 TINY: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "MViT": lambda arguments: {"embed_dim": 4 * arguments["num_heads"]},
+    "VisionTransformer": lambda arguments: {
+        "embed_dim": 4 * arguments["num_heads"],
+        "depth": min(arguments["depth"], 4),
+        "patch_kernel": (arguments["patch_kernel"][0], 8, 8),
+        "patch_stride": (arguments["patch_stride"][0], 8, 8),
+    },
 }
 
 

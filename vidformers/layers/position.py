@@ -47,3 +47,13 @@ def sincos_3d(dim: int, grid: Sequence[int], device: torch.device | None = None)
     spatial = dim * 3 // 8
     parts = [(dim // 4, t), (spatial, w), (spatial, h)]
     return torch.cat([sincos_1d(width, positions.flatten()) for width, positions in parts], dim=1)
+
+
+def sinusoid(dim: int, num_positions: int, device: torch.device | None = None) -> Tensor:
+    """(num_positions, dim) float64, dim even: sines and cosines in turn (Vaswani et al. 2017, section 3.5).
+
+    VideoMAE's embedding: positions are those of the flattened tokens, so that time is their slowest part.
+    """
+    table = sincos_1d(dim, torch.arange(num_positions, device=device))
+    # [sin | cos] -> sin, cos, sin, cos, ...
+    return table.unflatten(1, (2, -1)).transpose(1, 2).flatten(1)

@@ -2,5 +2,14 @@
 
 from vidformers.models.mvit import MViT
 from vidformers.models.registry import create_model, list_models, model_arguments, model_class, register_model
+from vidformers.models.vision_transformer import VisionTransformer
 
-__all__ = ["MViT", "create_model", "list_models", "model_arguments", "model_class", "register_model"]
+__all__ = [
+    "MViT",
+    "VisionTransformer",
+    "create_model",
+    "list_models",
+    "model_arguments",
+    "model_class",
+    "register_model",
+]

@@ -1,0 +1,41 @@
+"""What every family does with its input before the first layer."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def as_clip(clip: Tensor, in_channels: int) -> Tensor:
+    """A clip (B, C, T, H, W) as it is, images (B, C, H, W) as clips of one frame; else a ValueError."""
+    if clip.ndim == 4:
+        clip = clip.unsqueeze(2)  # (B, C, H, W) -> (B, C, 1, H, W)
+    if clip.ndim != 5 or clip.shape[1] != in_channels:
+        raise ValueError(
+            f"expected a clip (B, {in_channels}, T, H, W) or images (B, {in_channels}, H, W), "
+            f"got shape {tuple(clip.shape)}"
+        )
+    if min(clip.shape[2:]) < 1:
+        raise ValueError(
+            f"the clip (B, C, T, H, W) has no frames or no pixels: its shape is {tuple(clip.shape)}"
+        )
+    if not clip.is_floating_point():
+        raise ValueError(f"expected a normalised float clip, got {clip.dtype}; scale and normalise it first")
+    return clip
+
+
+def pad_clip(clip: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
+    """Pads (B, C, T, H, W) at its ends so that an unpadded convolution gives ceil(size / stride) tokens.
+
+    The last frame is repeated, so that a still clip stays still; height and width get zeros.
+    """
+    time, height, width = (
+        max((-(-size // s) - 1) * s + k - size, 0)
+        for size, k, s in zip(clip.shape[2:], kernel, stride, strict=True)
+    )
+    if height or width:
+        clip = F.pad(clip, (0, width, 0, height))
+    if time:
+        clip = torch.cat([clip, clip[:, :, -1:].expand(-1, -1, time, -1, -1)], dim=2)
+    return clip
