@@ -1,8 +1,6 @@
 """ViT weights of timm (images), TimeSformer, VideoMAE and PySlowFast, and how they are fitted to a model.
 
-Inflation keeps the function, as in `adapt.py`: the patch kernel is divided over its taps, which all see the
-same in a still clip; spatial positions serve all frames, temporal ones and the output of temporal attention
-start at 0.
+Inflated, spatial positions serve all frames; temporal ones and the output of temporal attention start at 0.
 """
 
 import math
@@ -11,8 +9,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from vidformers.checkpoints.adapt import inflate_kernel
 from vidformers.checkpoints.family import Adapted, Source
+from vidformers.checkpoints.inflate import inflate, tile_position
 from vidformers.checkpoints.slowfast import as_3d_kernel
 from vidformers.layers.position import resize_joint, resize_spatial, resize_temporal
 from vidformers.models.vision_transformer import VisionTransformer
@@ -93,23 +91,19 @@ def adapt(state: dict[str, Tensor], model: nn.Module) -> Adapted:
     final_norm = "fc_norm." if "fc_norm.weight" in target else "norm."
     assert isinstance(model, VisionTransformer)
     state = {name.replace(_FINAL_NORM, final_norm): tensor for name, tensor in state.items()}
-    adapted = Adapted(state)
     kernel = state.get(_STEM)
     has_time = "time_embed" in state or any(".temporal_" in name for name in state)
     from_images = kernel is not None and kernel.ndim == 5 and kernel.shape[2] == 1 and not has_time
+    adapted = inflate(state, model) if from_images else Adapted(state)
     if from_images:
-        _inflate(adapted, target)
+        _add_temporal(adapted, target)
     _fit_positions(adapted, model, target, from_images)
     return adapted
 
 
-def _inflate(adapted: Adapted, target: dict[str, Tensor]) -> None:
-    """Image weights -> those of a video model: its larger patch kernel, and what only it has."""
+def _add_temporal(adapted: Adapted, target: dict[str, Tensor]) -> None:
+    """Adds to image weights what only video models have, so that it changes nothing in a still clip."""
     state = adapted.state
-    num_taps = target[_STEM].shape[2]
-    if num_taps > 1:
-        state[_STEM] = inflate_kernel(state[_STEM], num_taps, padding=0)
-        adapted.inflated.append(_STEM)
     for name, wanted in target.items():
         source = name.replace("temporal_norm1", "norm1").replace("temporal_attn", "attn")
         if name in state:
@@ -152,7 +146,7 @@ def _fit_positions(
         if side * side == num_tokens != H * W:
             patches = resize_spatial(patches, (side, side), (H, W))
         if joint:
-            patches = patches.repeat(1, T, 1)
+            patches = tile_position(patches, T)
     fitted = torch.cat([class_position, patches], dim=1)
     if fitted.shape == wanted.shape:
         state["pos_embed"] = fitted

@@ -1,9 +1,5 @@
 """What every family does with its input before the first layer."""
 
-from collections.abc import Sequence
-
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -22,20 +18,4 @@ def as_clip(clip: Tensor, in_channels: int) -> Tensor:
         )
     if not clip.is_floating_point():
         raise ValueError(f"expected a normalised float clip, got {clip.dtype}; scale and normalise it first")
-    return clip
-
-
-def pad_clip(clip: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
-    """Pads (B, C, T, H, W) at its ends so that an unpadded convolution gives ceil(size / stride) tokens.
-
-    The last frame is repeated, so that a still clip stays still; height and width get zeros.
-    """
-    time, height, width = (
-        max((-(-size // s) - 1) * s + k - size, 0)
-        for size, k, s in zip(clip.shape[2:], kernel, stride, strict=True)
-    )
-    if height or width:
-        clip = F.pad(clip, (0, width, 0, height))
-    if time:
-        clip = torch.cat([clip, clip[:, :, -1:].expand(-1, -1, time, -1, -1)], dim=2)
     return clip

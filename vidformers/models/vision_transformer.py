@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vidformers.layers.attention import attention as attend
-from vidformers.layers.clip import as_clip, pad_clip
+from vidformers.layers.clip import as_clip
+from vidformers.layers.conv import Conv3d
 from vidformers.layers.drop_path import DropPath
 from vidformers.layers.head import ClassifierHead
 from vidformers.layers.mlp import Mlp
-from vidformers.layers.patch_embed import PatchEmbed
 from vidformers.layers.position import (
     resize_joint,
     resize_spatial,
@@ -35,6 +35,25 @@ from vidformers.models.registry import register_model
 ATTENTIONS = ("joint", "divided", "space_only")
 POSITION_EMBEDDINGS = ("none", "joint", "spatial", "separable", "sincos", "sinusoid")
 FIXED = ("sincos", "sinusoid")
+
+
+class PatchEmbed(nn.Module):
+    """Clip (B, in_channels, T, H, W) of any size -> tokens (B, T'*H'*W', C), T-major, and their grid.
+
+    What does not fill a patch is padded: in time with the last frame, so that a still clip stays still, in
+    space with zeros.
+    """
+
+    def __init__(self, in_channels: int, embed_dim: int, kernel: Sequence[int], stride: Sequence[int]):
+        super().__init__()
+        self.proj = Conv3d(
+            in_channels, embed_dim, kernel, stride, time_padding="replicate", space_padding="ceil"
+        )
+
+    def forward(self, clip: Tensor) -> tuple[Tensor, Grid]:
+        x = self.proj(clip)
+        # (B, C, T', H', W') -> (B, T'*H'*W', C)
+        return x.flatten(2).transpose(1, 2), triple(x.shape[2:])
 
 
 class Attention(nn.Module):
@@ -252,15 +271,8 @@ class VisionTransformer(nn.Module):
         self.activation_checkpointing = activation_checkpointing
         self.head_init_scale = head_init_scale
 
-        self.patch_kernel, self.patch_stride = triple(patch_kernel), triple(patch_stride)
-        self.patch_embed = PatchEmbed(
-            in_channels=in_channels,
-            embed_dim=embed_dim,
-            kernel=patch_kernel,
-            stride=patch_stride,
-            padding=(0, 0, 0),
-        )
-        sizes = zip((num_frames, height, width), self.patch_stride, strict=True)
+        self.patch_embed = PatchEmbed(in_channels, embed_dim, patch_kernel, patch_stride)
+        sizes = zip((num_frames, height, width), patch_stride, strict=True)
         self.grid = triple([-(-size // stride) for size, stride in sizes])
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if class_token else None
         self._add_position_embedding(embed_dim)
@@ -301,8 +313,7 @@ class VisionTransformer(nn.Module):
 
     def forward_tokens(self, clip: Tensor) -> tuple[Tensor | None, Tensor]:
         """Clip -> class token (B, C) or None, and patches (B, T', H', W', C), not yet normed."""
-        clip = pad_clip(as_clip(clip, self.in_channels), self.patch_kernel, self.patch_stride)
-        x, grid = self.patch_embed(clip)
+        x, grid = self.patch_embed(as_clip(clip, self.in_channels))
         batch, T = x.shape[0], grid[0]
         class_position, position = self._position(grid)
         if position is not None:
@@ -435,13 +446,13 @@ _HUGE = {"embed_dim": 1280, "depth": 32, "num_heads": 16}
 
 @register_model(VisionTransformer)
 def vit_b() -> dict[str, Any]:
-    """ViT-B/16 in time, for timm's image weights (86.6 M, ImageNet-1k): 87.2 M parameters, 180.6 GFLOPs."""
+    """ViT-B/16 in time, for timm's image weights (86.6 M, ImageNet-1k): 86.7 M parameters, 180.6 GFLOPs."""
     return {"class_token_log_frames": True}
 
 
 @register_model(VisionTransformer)
 def vit_s() -> dict[str, Any]:
-    """ViT-S/16 in time, for timm's image weights (22.1 M, ImageNet-1k): 22.4 M parameters, 57.0 GFLOPs."""
+    """ViT-S/16 in time, for timm's image weights (22.1 M, ImageNet-1k): 22.1 M parameters, 57.0 GFLOPs."""
     return {**vit_b(), **_SMALL}
 
 
@@ -467,19 +478,19 @@ def timesformer_b_joint() -> dict[str, Any]:
 
 @register_model(VisionTransformer)
 def timesformer_b_space_only() -> dict[str, Any]:
-    """TimeSformer's attention within frames alone, 8 frames averaged: 86.1 M, 140.3 GFLOPs."""
+    """TimeSformer's attention within frames alone, 8 frames averaged: 86.1 M, 140.7 GFLOPs."""
     return {**timesformer_b(), "attention": "space_only", "position_embedding": "spatial"}
 
 
 @register_model(VisionTransformer)
 def timesformer_hr() -> dict[str, Any]:
-    """TimeSformer-HR, 16 frames of 448 pixels, one in 16: 122.0 M, 1703 GFLOPs, Kinetics-400 79.6."""
+    """TimeSformer-HR, 16 frames of 448 pixels, one in 16: 122.0 M, 1704 GFLOPs, Kinetics-400 79.6."""
     return {**timesformer_b(), "num_frames": 16, "image_size": 448}
 
 
 @register_model(VisionTransformer)
 def timesformer_l() -> dict[str, Any]:
-    """TimeSformer-L, 96 frames of 224 pixels, one in 4: 121.6 M, 2380 GFLOPs, Kinetics-400 80.6."""
+    """TimeSformer-L, 96 frames of 224 pixels, one in 4: 121.6 M, 2382 GFLOPs, Kinetics-400 80.6."""
     return {**timesformer_b(), "num_frames": 96}
 
 
