@@ -22,7 +22,7 @@ def clips_of(label: int, number: int, seed: int = 0) -> list[MotionClip]:
 
 
 def density(law: VelocityLaw, v: Velocity) -> float:
-    """Density of a velocity under a law, in its own coordinates (heading, speed, turn, cycle)."""
+    """Density of a velocity under a law, in its own coordinates (heading, speed, cycle)."""
     value = 1.0
     speed = math.hypot(v.x, v.y)
     if law.headings:
@@ -33,11 +33,8 @@ def density(law: VelocityLaw, v: Velocity) -> float:
         value /= len(law.headings) * 2 * law.heading_spread * (law.speed[1] - law.speed[0])
     elif speed != 0:
         return 0.0
-    for (low, high), rate in ((law.turn, v.turn), (law.cycle, v.cycle)):
-        if not low <= rate <= high:
-            return 0.0
-        value /= (high - low) or 1.0
-    return value
+    low, high = law.cycle
+    return value / ((high - low) or 1.0) if low <= v.cycle <= high else 0.0
 
 
 def law_of(label: int) -> VelocityLaw:
@@ -47,16 +44,9 @@ def law_of(label: int) -> VelocityLaw:
 
 
 def state_at(clip: MotionClip, frame: int) -> np.ndarray:
-    """State of the first object at a frame as fractions of its torus, (4,) in [0, 1)."""
-    o, v, seconds = clip.objects[0], clip.velocity, frame / motion.FPS
-    return np.array(
-        [
-            (o.x + v.x * seconds) / WIDTH,
-            (o.y + v.y * seconds) / HEIGHT,
-            o.turn + v.turn * seconds,
-            o.cycle + v.cycle * seconds,
-        ]
-    ) % 1.0  # fmt: skip
+    """State at a frame as fractions of its torus, (3,) in [0, 1)."""
+    x, y, cycle = motion.state_at(clip, frame / motion.FPS)
+    return np.array([x / WIDTH, y / HEIGHT, cycle])
 
 
 def test_groups_and_partners() -> None:
@@ -71,7 +61,7 @@ def test_groups_and_partners() -> None:
         group: sum(c.group == group for c in CLASSES)
         for group in ("appearance", "direction", "order", "speed")
     }
-    assert sizes == {"appearance": 2, "direction": 6, "order": 2, "speed": 2}
+    assert sizes == {"appearance": 2, "direction": 4, "order": 2, "speed": 2}
 
 
 @pytest.mark.parametrize("label", range(len(CLASSES)))
@@ -79,7 +69,7 @@ def test_a_reversed_clip_is_a_draw_of_the_partner_with_equal_density(label: int)
     for clip in clips_of(label, 30):
         back = motion.reverse(clip)
         assert CLASSES[back.label].name == CLASSES[label].reversed_name
-        assert back.shape == CLASSES[back.label].shape
+        assert back.background == CLASSES[back.label].background
         # Positions are uniform on the torus for every class, so the density of a clip is that of its
         # velocity.
         if label in TEMPORAL:
@@ -109,16 +99,15 @@ def test_any_frame_of_a_temporal_class_is_a_frame_of_every_other(frame: int) -> 
         other = int(rng.choice([i for i in TEMPORAL if i != label]))
         velocity = clips_of(other, 1)[0].velocity
         seconds = frame / motion.FPS
-        objects = tuple(
-            motion.ObjectState(
-                (o.x + (clip.velocity.x - velocity.x) * seconds) % WIDTH,
-                (o.y + (clip.velocity.y - velocity.y) * seconds) % HEIGHT,
-                (o.turn + (clip.velocity.turn - velocity.turn) * seconds) % 1,
-                (o.cycle + (clip.velocity.cycle - velocity.cycle) * seconds) % 1,
-            )
-            for o in clip.objects
+        x, y, cycle = motion.state_at(clip, seconds)
+        twin = replace(
+            clip,
+            label=other,
+            x=x - velocity.x * seconds,
+            y=y - velocity.y * seconds,
+            cycle=cycle - velocity.cycle * seconds,
+            velocity=velocity,
         )
-        twin = replace(clip, label=other, shape=CLASSES[other].shape, objects=objects, velocity=velocity)
         got = motion.render(twin)[frame]
         assert np.abs(got.astype(int) - wanted).max() <= 1
 
@@ -141,13 +130,13 @@ def test_what_else_a_frame_shows_does_not_depend_on_the_label() -> None:
                 c.background_contrast,
                 c.noise_std,
                 *np.ravel(c.palette),
-                c.objects[1].x,
-                c.objects[1].y,
+                *(value for shape in c.shapes for value in (shape.x, shape.y, shape.turn)),
             ]
             for c in clips_of(label, 300)
         ]
         return np.array(rows)
 
+    assert {CLASSES[label].background for label in TEMPORAL} == {"plain"}
     groups = np.stack([nuisances(label) for label in range(len(CLASSES))])
     means = groups.mean(axis=1)
     error = groups.std(axis=(0, 1)) / math.sqrt(groups.shape[1])
@@ -171,44 +160,59 @@ def test_headings_and_turns_are_what_the_names_say() -> None:
         velocity["slow"].x ** 2 + velocity["slow"].y ** 2 < velocity["fast"].x ** 2 + velocity["fast"].y ** 2
     )
 
-    # A half disc that turns clockwise as seen: its mass is to the right first, then below.
-    clip = replace(
-        clips_of(number["clockwise"], 1)[0],
-        objects=(motion.ObjectState(40, 32, 0, 0),),
-        velocity=Velocity(0, 0, 0.25, 0),
-        noise_std=0.0,
+    # What is drawn goes where the velocity says, and appears on the other side.
+    still = replace(
+        clips_of(number["right"], 1)[0],
+        shapes=(motion.Shape(0, 0, 0),),
+        x=70,
+        y=20,
+        noise_std=0,
+        background_contrast=0,
     )
-    empty = motion.render(replace(clip, objects=()))
-    ys, xs = np.nonzero(np.abs(motion.render(clip)[0].astype(int) - empty[0]).sum(-1) > 60)
-    assert xs.mean() > 41.5
-    assert abs(ys.mean() - 31.5) < 0.6
-    ys, xs = np.nonzero(np.abs(motion.render(clip)[motion.FPS].astype(int) - empty[0]).sum(-1) > 60)
-    assert ys.mean() > 33.5
-    assert abs(xs.mean() - 39.5) < 0.6
+    empty = motion.render(replace(still, shapes=()))[0].astype(int)
+    moving = motion.render(replace(still, velocity=Velocity(12.0, 6.0, 0.0)))
+    for frame, (x, y) in ((0, (70, 20)), (12, (2, 26)), (24, (14, 32))):
+        ys, xs = np.nonzero(np.abs(moving[frame] - empty).sum(-1) > 60)
+        offsets = (xs + 0.5 - x + WIDTH / 2) % WIDTH - WIDTH / 2
+        assert abs(ys.mean() + 0.5 - y) < 0.7
+        assert still.radius * 0.1 < offsets.mean() < still.radius * 0.7  # the half that lies to the right
 
     # The order class shows the colour of largest share in the order of its name.
     for name, order in (("red_green_blue", [0, 1, 2]), ("red_blue_green", [0, 2, 1])):
         clip = clips_of(number[name], 1)[0]
-        cycle = clip.objects[0].cycle + clip.velocity.cycle * np.arange(0, 1.7, 1 / motion.FPS)
+        cycle = clip.cycle + clip.velocity.cycle * np.arange(0, 1.7, 1 / motion.FPS)
         colours = motion._colours(np.asarray(clip.palette), cycle).argmax(axis=1)
         changes = [int(c) for i, c in enumerate(colours) if i == 0 or c != colours[i - 1]]
         start = order.index(changes[0])
         assert changes[:4] == [order[(start + k) % 3] for k in range(4)]
 
 
-def test_two_seconds_hold_enough_motion_for_eight_frames() -> None:
+def test_a_second_shows_the_class() -> None:
     for label in TEMPORAL:
         for clip in clips_of(label, 50):
             v = clip.velocity
-            moved = math.hypot(v.x, v.y) * 2 / 9 + abs(v.turn) * 2 / 0.4 + abs(v.cycle) * 2 / 1
-            assert moved >= 1.0  # a radius, 0.4 turns or all three colours
-            # Between two of eight frames in 2.13 s nothing moves by half a period, so the direction is not
-            # ambiguous.
+            # half a radius, or one change of colour
+            assert math.hypot(v.x, v.y) / 5 + abs(v.cycle) * 2 >= 1.0
+            # Eight frames in two seconds are dense enough: less than half a period lies between two, in
+            # space that of the grid.
             step = 64 / 30 / 7
-            assert abs(v.x) * step < WIDTH / 2
-            assert abs(v.y) * step < HEIGHT / 2
-            assert abs(v.turn) * step < 0.5
-            assert abs(v.cycle) * step < 0.5
+            assert abs(v.x) * step < WIDTH / 3 / 2
+            assert abs(v.y) * step < HEIGHT / 2 / 2
+            assert abs(v.cycle) * step < 1 / 3
+
+
+def test_backgrounds_tell_the_appearance_classes() -> None:
+    def edges(label: int) -> tuple[float, float]:
+        clip = replace(clips_of(label, 1)[0], shapes=(), noise_std=0.0, background_contrast=0.0)
+        frame = motion.render(clip)[0].astype(float)
+        return float(np.abs(np.diff(frame, axis=0)).mean()), float(np.abs(np.diff(frame, axis=1)).mean())
+
+    number = {c.name: i for i, c in enumerate(CLASSES)}
+    down, across = edges(number["stripes"])
+    assert down > 5
+    assert across == 0
+    assert min(edges(number["checks"])) > 5
+    assert edges(number["left"]) == (0.0, 0.0)
 
 
 def test_parameters_and_frames_are_functions_of_seed_split_and_index() -> None:
