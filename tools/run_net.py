@@ -4,6 +4,7 @@ python tools/run_net.py --cfg configs/mvit_b_16x4.yaml [KEY VALUE ...]
 """
 
 import argparse
+import logging
 import os
 import sys
 import warnings
@@ -23,6 +24,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
+    logging.getLogger("vidformers.checkpoints").setLevel(logging.ERROR)  # the engine says the same, in full
     warnings.showwarning = lambda message, *_: print(f"run_net.py: warning: {message}", file=sys.stderr)
     arguments = parse_arguments()
     cfg = load_config(arguments.cfg, [*arguments.overrides, *arguments.opts])
@@ -43,10 +45,13 @@ def main() -> None:
     training = [load_videos(cfg, "train"), load_videos(cfg, "val")] if cfg.TRAIN.ENABLE else None
     test_videos = load_videos(cfg, "test") if cfg.TEST.ENABLE else None
     output = Path(cfg.OUTPUT_DIR)
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"OUTPUT_DIR {output} is a file; give a folder.")
     output.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(cfg, *training) if training else None
     write_text_atomically(output / "config.yaml", cfg.dump())
-    if training:
-        Trainer(cfg, *training).run()
+    if trainer:
+        trainer.run()
     if test_videos:
         test(cfg, test_videos)
 

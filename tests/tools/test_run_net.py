@@ -135,6 +135,15 @@ def test_a_list_where_nothing_can_be_read_fails_after_writing_why(tmp_path):
     assert (tmp_path / "out" / "failed_videos.csv").read_text().count("a.mp4") >= 1
 
 
+def test_an_error_in_a_worker_is_one_paragraph(tmp_path):
+    rows = "".join(f"missing_{i}.mp4 {i % 2}\n" for i in range(16))
+    for split in ("train", "val", "test"):
+        (tmp_path / f"{split}.csv").write_text(rows)
+    settings = ["DATA.PATH_TO_DATA_DIR", str(tmp_path), "OUTPUT_DIR", str(tmp_path / "out")]
+    message = error_of(*PUBLISHED, *TINY, *settings, "DATA_LOADER.NUM_WORKERS", "2")
+    assert "DATA.PATH_PREFIX" in message and "missing_" in message
+
+
 def test_importing_vidformers_loads_neither_torchvision_nor_pytorchvideo():
     code = (
         "import sys, vidformers as vf; vf.create_model('mvit_tiny');"

@@ -83,11 +83,10 @@ def slowfast_views(
     """PySlowFast's evenly spaced test clips -> (V, T).
 
     Args:
-        use_offset: PySlowFast's DATA.USE_OFFSET_SAMPLING. True (the MViTv2 recipes): the last view ends at,
-        or just
-            before, the end of the video, and a single view is the centre clip. False (the MViTv1 recipes):
-            views start at ``v / num_views`` of the last possible start, so that the end of the video is never
-            seen.
+        use_offset: PySlowFast's DATA.USE_OFFSET_SAMPLING. True (the published MViT recipes): the last view
+            ends at, or just before, the end of the video, and a single view is the centre clip. False
+            (PySlowFast's default): views start at ``v / num_views`` of the last possible start, so that the
+            end of the video is never seen.
 
     This is the rule for a video decoded as a whole. PySlowFast usually decodes only a clip's span and spreads
     frames over what it got, which gives indices that differ by at most one frame in about a third of the

@@ -79,7 +79,19 @@ class EpochBatchSampler(Sampler[list[int]]):
 
 
 class EpochLoader(DataLoader):
-    """DataLoader whose `set_epoch` reaches the order and, where it has one, the dataset."""
+    """DataLoader whose `set_epoch` reaches the order and, where it has one, the dataset.
+
+    A ValueError in a worker arrives as it was raised, without the worker's traceback in its text.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        try:
+            yield from super().__iter__()
+        except ValueError as error:
+            _, found, message = str(error).rpartition("\nValueError: ")
+            if not found:
+                raise
+            raise ValueError(message.strip()) from error
 
     def set_epoch(self, epoch: int, *, start_batch: int = 0) -> None:
         """Choose the epoch that the next iteration gives, from batch `start_batch` on."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ class VideoViews:
     crops: int64 (n_s, 4), (top, left, height, width) of each spatial view.
     video_id, label, index: the record's id and label, and its place in the list.
     failure: None, or (reason, detail) of a video that could not be read; it then has no views.
+    damage: what is wrong with a video that could be read, as far as its reader can tell; "" for nothing.
     """
 
     frames: torch.Tensor
@@ -40,19 +41,12 @@ class VideoViews:
     label: int
     index: int
     failure: tuple[str, str] | None = None
+    damage: str = ""
 
     @property
     def num_views(self) -> int:
         """Number of (temporal, spatial) views; row v is temporal view v // n_s, crop v % n_s."""
         return self.view_index.shape[0] * self.crops.shape[0]
-
-    def to(self, device: torch.device | str) -> VideoViews:
-        """Copy whose frames lie on `device`, so that cutting many micro-batches transfers each frame once."""
-        return replace(self, frames=self.frames.to(device, non_blocking=True))
-
-    def pin_memory(self) -> VideoViews:
-        """Called by the DataLoader's pinning thread."""
-        return replace(self, frames=self.frames.pin_memory())
 
 
 def spatial_crops(height: int, width: int, crop_size: int, num_crops: int) -> np.ndarray:

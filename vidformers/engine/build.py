@@ -3,6 +3,7 @@
 Below this file nothing sees the config; models are built by `engine/model.py`.
 """
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,13 @@ from fvcore.common.config import CfgNode
 from torch.utils.data import DataLoader
 
 from vidformers.data.datasets.clips import TestVideos, TrainClips, collate_train, collate_videos
-from vidformers.data.datasets.folder import scan_folder, stratified_split
+from vidformers.data.datasets.folder import class_folders, scan_folder, stratified_split
 from vidformers.data.datasets.kinetics import read_list
 from vidformers.data.loader import build_loader
 from vidformers.data.motion import ensure_motion_dataset
+from vidformers.data.paths import path_manager
 from vidformers.data.records import Record, check_labels, read_class_names
+from vidformers.engine.logs import say, write_json
 
 DATASETS = ("kinetics", "folder", "motion")
 
@@ -40,8 +43,8 @@ def load_videos(cfg: CfgNode, split: str) -> VideoList:
     if name not in DATASETS:
         raise ValueError(f"{key} is {name!r}, which is not supported; use one of {', '.join(DATASETS)}.")
     if name == "motion":
-        root = ensure_motion_dataset()
-        videos = _from_list(root / f"{split}.csv", prefix=str(root), separator=" ", folder=root)
+        root = str(ensure_motion_dataset())
+        videos = _from_list(root, split, prefix=root, separator=" ")
     elif not cfg.DATA.PATH_TO_DATA_DIR:
         content = {
             "kinetics": "train.csv, val.csv and test.csv with one `path label` row a video",
@@ -53,12 +56,11 @@ def load_videos(cfg: CfgNode, split: str) -> VideoList:
             "`TRAIN.DATASET motion TEST.DATASET motion`."
         )
     elif name == "kinetics":
-        folder = Path(cfg.DATA.PATH_TO_DATA_DIR)
         videos = _from_list(
-            folder / f"{split}.csv",
+            cfg.DATA.PATH_TO_DATA_DIR,
+            split,
             prefix=cfg.DATA.PATH_PREFIX,
             separator=cfg.DATA.PATH_LABEL_SEPARATOR,
-            folder=folder,
         )
     else:
         videos = _from_folder(cfg, split)
@@ -66,33 +68,59 @@ def load_videos(cfg: CfgNode, split: str) -> VideoList:
     return videos
 
 
-def _from_list(path: Path, *, prefix: str, separator: str, folder: Path) -> VideoList:
-    records = read_list(str(path), path_prefix=prefix, separator=separator)
-    return VideoList(records, read_class_names(str(folder)), str(path))
+def _from_list(folder: str, split: str, *, prefix: str, separator: str) -> VideoList:
+    path = os.path.join(folder, f"{split}.csv")
+    return VideoList(read_list(path, path_prefix=prefix, separator=separator), read_class_names(folder), path)
 
 
 def _from_folder(cfg: CfgNode, split: str) -> VideoList:
-    """Folders train/, val/, test/ of class folders where they exist; else class folders, split by seed."""
+    """Folders train/, val/, test/ of class folders where they exist; else one list of class folders.
+
+    That one is split by RNG_SEED for a run that trains on it, and the split is kept in OUTPUT_DIR, so that a
+    later test of the run does not see training videos. A run that never trained tests all of it.
+    """
     root = cfg.DATA.PATH_TO_DATA_DIR
-    splits = {name: os.path.join(root, name) for name in ("train", "val", "test")}
-    have = {name: path for name, path in splits.items() if os.path.isdir(path)}
-    if "train" in have or split in have:
+    isdir = path_manager().isdir
+    have = {name: os.path.join(root, name) for name in ("train", "val", "test")}
+    have = {name: path for name, path in have.items() if isdir(path)}
+    if have:
+        # Labels are places among the classes of all splits: a split may lack some of them.
+        names = class_folders(have["train"]) if "train" in have else None
+        names = names or sorted({name for path in have.values() for name in class_folders(path)})
         # A missing val or test folder falls back to the other held-out one, never to the training videos.
         for candidate in (split,) if split == "train" else (split, "val", "test"):
             if candidate in have:
-                records, names = scan_folder(have[candidate])
+                records, names = scan_folder(have[candidate], names)
                 return VideoList(records, names, have[candidate])
-        raise FileNotFoundError(f"{root} has a train folder but neither val nor test; needed: {split}.")
+        raise FileNotFoundError(
+            f"{root} has the folders {', '.join(have)}, but none for {split}; add "
+            f"{os.path.join(root, split)} with one subfolder of videos a class."
+        )
     records, names = scan_folder(root)
-    if not cfg.TRAIN.ENABLE:
+    saved = Path(cfg.OUTPUT_DIR) / "folder_split.json"
+    held_out: set[str] = set()
+    if saved.is_file():
+        content = json.loads(saved.read_text())
+        held_out = set(content["held_out"]) if content["root"] == root else set()
+    if not held_out and not (cfg.TRAIN.ENABLE and cfg.TRAIN.DATASET == "folder"):
         return VideoList(records, names, root)
-    training, held_out = stratified_split(records, held_out_fraction=0.2, seed=cfg.RNG_SEED)
-    return VideoList(training if split == "train" else held_out, names, f"{root} (seeded split)")
+    if not held_out:
+        _, rest = stratified_split(records, held_out_fraction=0.2, seed=cfg.RNG_SEED)
+        held_out = {record.video_id for record in rest}
+        saved.parent.mkdir(parents=True, exist_ok=True)
+        write_json(saved, {"root": root, "seed": cfg.RNG_SEED, "held_out": sorted(held_out)})
+        say(f"{root} has no train, val and test folders: 20 % of each class are held out, listed in {saved}.")
+    chosen = [record for record in records if (record.video_id in held_out) != (split == "train")]
+    return VideoList(chosen, names, f"{root} ({'training' if split == 'train' else 'held-out'} part)")
 
 
 def build_train_loader(cfg: CfgNode, videos: VideoList) -> DataLoader:
     """Batches of augmented uint8 clips; TRAIN.BATCH_SIZE videos each, the last incomplete one left out."""
     augment = cfg.AUG.ENABLE
+    flip = cfg.DATA.RANDOM_FLIP
+    if flip and cfg.TRAIN.DATASET == "motion":
+        say("DATA.RANDOM_FLIP is off for motion: a mirrored 'left' is a 'right' there.")
+        flip = False
     dataset = TrainClips(
         videos.records,
         num_frames=cfg.DATA.NUM_FRAMES,
@@ -103,7 +131,7 @@ def build_train_loader(cfg: CfgNode, videos: VideoList) -> DataLoader:
         jitter_scales=tuple(cfg.DATA.TRAIN_JITTER_SCALES),
         area_range=tuple(cfg.DATA.TRAIN_JITTER_SCALES_RELATIVE) or None,
         aspect_range=tuple(cfg.DATA.TRAIN_JITTER_ASPECT_RELATIVE) or None,
-        flip=cfg.DATA.RANDOM_FLIP,
+        flip=flip,
         rand_augment=cfg.AUG.AA_TYPE if augment else "",
         rand_augment_interpolation=cfg.AUG.INTERPOLATION,
         erase_probability=cfg.AUG.RE_PROB if augment else 0.0,
@@ -132,7 +160,9 @@ def build_train_loader(cfg: CfgNode, videos: VideoList) -> DataLoader:
 def build_test_loader(cfg: CfgNode, videos: VideoList, *, num_views: int, num_crops: int) -> DataLoader:
     """One item a video with all its views; every video of the list exactly once, in order."""
     # PySlowFast's rule: one crop is taken from the training scale, several from the crop size itself.
-    short_side = cfg.DATA.TRAIN_JITTER_SCALES[0] if num_crops == 1 else cfg.DATA.TEST_CROP_SIZE
+    short_side = cfg.DATA.TEST_CROP_SIZE
+    if num_crops == 1:
+        short_side = max(short_side, cfg.DATA.TRAIN_JITTER_SCALES[0])
     dataset = TestVideos(
         videos.records,
         num_frames=cfg.DATA.NUM_FRAMES,

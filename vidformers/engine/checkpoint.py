@@ -1,7 +1,7 @@
 """Checkpoints of a run: written atomically, read without executing anything, newest readable one first.
 
 A file holds plain data and tensors only, so that `torch.load(weights_only=True)` reads it:
-`model`, `optimizer` and `scaler` state dicts, `epoch` (finished epochs), `best_top1`, `num_classes`,
+`model`, `optimizer` and `scaler` state dicts, `epoch` (finished epochs), `num_classes`,
 `class_names` (or None), `config` (YAML text) and `vidformers` (the version that wrote it).
 """
 

@@ -48,16 +48,16 @@ class JsonlLog:
 
 @dataclass(frozen=True)
 class FailedVideo:
-    """One video that could not be read: where it is, during what, and why."""
+    """One video that could not be read, or is damaged: where it is, during what, and why."""
 
     split: str
     path: str
-    reason: str  # a short fixed word, to count by
+    reason: str  # a short fixed word, to count by; "damaged" for a video that could be read all the same
     detail: str  # the reader's full sentence
 
 
 class FailedVideos:
-    """Collects unreadable videos, each once for a split, and keeps `failed_videos.csv` up to date.
+    """Collects unreadable and damaged videos, each once for a split, and keeps `failed_videos.csv` current.
 
     Rows of other splits, from an earlier part of the same run, are kept.
     """

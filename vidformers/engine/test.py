@@ -18,7 +18,7 @@ from vidformers.checkpoints import load_weights
 from vidformers.data.datasets.clips import VideoViews
 from vidformers.data.views import gather_views
 from vidformers.engine.build import VideoList, build_test_loader, load_videos, resolve_device
-from vidformers.engine.checkpoint import list_checkpoints
+from vidformers.engine.checkpoint import load_newest_checkpoint
 from vidformers.engine.logs import FailedVideos, JsonlLog, say, write_json
 from vidformers.engine.model import build_model
 from vidformers.engine.predictions import Predictions, summarize
@@ -72,8 +72,9 @@ def score_videos(
 ) -> tuple[Predictions, list[tuple[str, str, str]]]:
     """Score all views of all videos of `loader`, which yields lists of `VideoViews`.
 
-    Returns the predictions table and `(path, reason, detail)` of every video that could not be read.
-    `batch_size` is the number of views scored at once; it does not change which views there are.
+    Returns the predictions table and `(path, reason, detail)` of every video that could not be read, or was
+    read but is damaged (reason "damaged"). `batch_size` is the number of views scored at once; it does not
+    change which views there are. Raises ValueError when the model's outputs are not finite.
     """
     from tqdm import tqdm
 
@@ -88,12 +89,15 @@ def score_videos(
         for items in loader:
             for video in items:
                 progress.update()
+                path = records[video.index].path
+                if video.damage:
+                    failures.append((path, "damaged", video.damage))
                 if video.failure is None:
                     yield video
                 else:
                     failed[video.index] = True
-                    failures.append((records[video.index].path, *video.failure))
-                    progress.set_postfix(failed=len(failures))
+                    failures.append((path, *video.failure))
+                    progress.set_postfix(failed=failed.sum())
 
     def to_clips(video: VideoViews, rows: range) -> Tensor:
         return gather_views(video, rows, mean=mean, std=std, device=device)
@@ -104,6 +108,11 @@ def score_videos(
         for clips, places in _micro_batches(readable_videos(), batch_size, to_clips):
             with autocast(device, precision):
                 logits = model(clips)
+            if not logits.isfinite().all():
+                raise ValueError(
+                    f"the model gives values that are not finite for {records[places[0][0]].path} or a video "
+                    "next to it; its weights are damaged, or TEST.PRECISION is too low (try fp32)"
+                )
             rows, views = zip(*places, strict=True)
             scores[list(rows), list(views)] = logits.float().softmax(dim=1).cpu().numpy()
     finally:
@@ -126,20 +135,20 @@ def _load_test_weights(cfg: CfgNode, model: nn.Module) -> str | None:
 
     Returns the path, or None when the model keeps its random initialisation.
     """
-    own = list_checkpoints(Path(cfg.OUTPUT_DIR) / "checkpoints")
     if cfg.TEST.CHECKPOINT_FILE_PATH:
         path = cfg.TEST.CHECKPOINT_FILE_PATH
-    elif own:
-        path = str(own[-1])
+        info = load_weights(model, path)
+    elif own := load_newest_checkpoint(Path(cfg.OUTPUT_DIR) / "checkpoints"):
+        path, info = str(own[0]), load_weights(model, own[1])
     elif cfg.TRAIN.CHECKPOINT_FILE_PATH:
         path = cfg.TRAIN.CHECKPOINT_FILE_PATH
+        info = load_weights(model, path)
     else:
         say(
             "Testing with RANDOM weights: no TEST.CHECKPOINT_FILE_PATH is set and "
             f"{cfg.OUTPUT_DIR}/checkpoints holds no checkpoint."
         )
         return None
-    info = load_weights(model, path)
     say(f"Testing the weights of {path} ({info.source}).")
     return path
 
@@ -184,7 +193,8 @@ def test(cfg: CfgNode, videos: VideoList | None = None) -> dict[str, object]:
     predictions.save(output / "predictions.npz")
     results = {
         **summarize(predictions, videos.class_names),
-        "failed_by_reason": failed.reasons("test"),
+        "failed_by_reason": {k: n for k, n in failed.reasons("test").items() if k != "damaged"},
+        "num_damaged": failed.reasons("test").get("damaged", 0),
         "model": cfg.MODEL.NAME,
         "num_parameters": sum(p.numel() for p in model.parameters()),
         "checkpoint": checkpoint,
@@ -208,7 +218,7 @@ def test(cfg: CfgNode, videos: VideoList | None = None) -> dict[str, object]:
     if predictions.failed.all():
         raise ValueError(
             f"None of the {len(videos.records)} videos of {videos.source} could be read; the first: "
-            f"{failures[0][0]}: {failures[0][2]} Check DATA.PATH_PREFIX; all are listed in "
+            f"{failures[0][0]}: {failures[0][2].rstrip('.')}. Check DATA.PATH_PREFIX; all are listed in "
             f"{output}/failed_videos.csv."
         )
     return results
@@ -231,6 +241,11 @@ def _summary_text(results: dict, output: Path) -> str:
             f"  unreadable videos count as wrong ({reasons}); over the readable ones: top-1 "
             f"{results['top1_readable']:.2f} %, top-5 {results['top5_readable']:.2f} %; "
             f"see {output / 'failed_videos.csv'}"
+        )
+    if results["num_damaged"]:
+        lines.append(
+            f"  {results['num_damaged']} videos could be read but are damaged or cut short; they are scored, "
+            f"and listed in {output / 'failed_videos.csv'}"
         )
     if len(results["accuracy_by_num_views"]) > 1:
         by_views = ", ".join(

@@ -43,6 +43,7 @@ class Trainer:
         self.output = Path(cfg.OUTPUT_DIR)
         self.log = JsonlLog(self.output / "log.jsonl")
         self.failed = FailedVideos(self.output / "failed_videos.csv")
+        self.failed.forget("train")  # they may have been repaired since
         self.device = resolve_device(cfg.DEVICE)
         self.train_videos = train_videos
         self.loader = build_train_loader(cfg, train_videos)
@@ -50,8 +51,12 @@ class Trainer:
         torch.manual_seed(cfg.RNG_SEED)
         self.model: nn.Module = build_model(cfg)
         self.start_epoch = 0
-        self.best_top1 = 0.0
-        resumed = load_newest_checkpoint(self.checkpoints) if cfg.TRAIN.AUTO_RESUME else None
+        resumed = load_newest_checkpoint(self.checkpoints)
+        if resumed is not None and not cfg.TRAIN.AUTO_RESUME:
+            raise ValueError(
+                f"TRAIN.AUTO_RESUME is False, but {self.checkpoints} holds checkpoints of an earlier run; "
+                "set another OUTPUT_DIR, or move them away."
+            )
         if resumed is None and cfg.TRAIN.CHECKPOINT_FILE_PATH:
             start_from_weights(self.model, cfg.TRAIN.CHECKPOINT_FILE_PATH)
         self.model.to(self.device)
@@ -94,18 +99,39 @@ class Trainer:
         return self.output / "checkpoints"
 
     def _resume(self, path: Path, state: dict) -> None:
+        """Continue from `state`; settings that changed since are named, and the new ones hold."""
+        missing = {"model", "optimizer", "scaler", "epoch", "config"} - state.keys()
+        if missing:
+            raise ValueError(
+                f"{path} is not a checkpoint of this library (it lacks {', '.join(sorted(missing))}). To "
+                "start from its weights set TRAIN.CHECKPOINT_FILE_PATH, and OUTPUT_DIR to another folder."
+            )
+        changed = _changed_settings(CfgNode.load_cfg(state["config"]), self.cfg)
+        if "SOLVER.OPTIMIZING_METHOD" in changed or "SOLVER.LAYER_DECAY" in changed:
+            raise ValueError(
+                f"{path} was written with other optimizer settings ({'; '.join(changed.values())}), whose "
+                "state does not fit. Use the old ones, or another OUTPUT_DIR."
+            )
+        settings = [
+            {key: group[key] for key in group if key != "params"} for group in self.optimizer.param_groups
+        ]
         try:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
         except (KeyError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:300]
             raise ValueError(
-                f"{path} does not fit this run's model ({str(error).splitlines()[0]}). Use the config it was "
-                f"written with, another OUTPUT_DIR, or TRAIN.AUTO_RESUME False."
+                f"{path} does not fit this run's model ({reason}). Use the config it was written with, or "
+                "another OUTPUT_DIR."
             ) from error
-        self.scaler.load_state_dict(state["scaler"])
+        for group, values in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(values)
+        if state["scaler"] and self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
         self.start_epoch = state["epoch"]
-        self.best_top1 = state["best_top1"]
         say(f"Resuming from {path} after {self.start_epoch} of {self.cfg.SOLVER.MAX_EPOCH} epochs.")
+        if changed:
+            say(f"  settings changed since: {'; '.join(changed.values())}")
 
     def run(self) -> dict[str, float]:
         """Train to SOLVER.MAX_EPOCH; returns the last validation's numbers (empty if already finished)."""
@@ -204,7 +230,7 @@ class Trainer:
         return loss.item(), logits.detach(), norm
 
     def validate(self, epoch: int) -> dict[str, float]:
-        """Score one centre view of every validation video; logs and prints top-1, top-5 and the loss."""
+        """Score one view (centre crop) of every validation video; logs and prints top-1, top-5 and loss."""
         cfg = self.cfg
         predictions, failures = score_videos(
             self.model,
@@ -220,6 +246,7 @@ class Trainer:
             precision=cfg.TEST.PRECISION,
             description="validate",
         )
+        self.failed.forget("val")
         self.failed.add("val", failures)
         summary = summarize(predictions, None)
         readable = ~predictions.failed
@@ -231,7 +258,6 @@ class Trainer:
             "num_videos": len(predictions.labels),
             "num_failed": int(predictions.failed.sum()),
         }
-        self.best_top1 = max(self.best_top1, results["top1"])
         self.log.write("val", epoch=epoch, train_loss=self.last_epoch_loss, **results)
         say(
             f"epoch {epoch}/{cfg.SOLVER.MAX_EPOCH}: training loss {self.last_epoch_loss:.3f}, validation "
@@ -269,7 +295,7 @@ class Trainer:
     def _count_failures(self, failures: Sequence[Sequence[str]]) -> None:
         """Name each new unreadable video; stop when they are too many to call the epoch an epoch."""
         for row in self.failed.add("train", failures):
-            say(f"Unreadable training video (another of its class is used instead): {row.detail}")
+            say(f"Unreadable training video, another is used instead: {row.path}: {row.detail}")
         count, total = self.failed.count("train"), len(self.train_videos.records)
         if count > self.cfg.DATA.MAX_BAD_VIDEO_FRACTION * total:
             reasons = ", ".join(f"{n} {reason}" for reason, n in self.failed.reasons("train").items())
@@ -286,7 +312,6 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "epoch": epoch,
-            "best_top1": self.best_top1,
             "num_classes": self.cfg.MODEL.NUM_CLASSES,
             "class_names": self.train_videos.class_names,
             "config": self.cfg.dump(),
@@ -314,6 +339,18 @@ def start_from_weights(model: nn.Module, path: str) -> None:
         say(f"  inflated from images: {', '.join(sorted(info.inflated))}")
     if info.missing:
         say(f"  left at random initialisation: {', '.join(sorted(info.missing))}")
+
+
+def _changed_settings(old: CfgNode, new: CfgNode) -> dict[str, str]:
+    """Keys of the model and the solver that differ, each with a text `KEY old -> new`."""
+    changed = {}
+    for section in ("MODEL", "SOLVER", "AUG", "MIXUP", "TRAIN"):
+        before, after = dict(old.get(section, {})), dict(new[section])
+        for key in sorted(before.keys() | after.keys()):
+            if key not in ("ENABLE", "AUTO_RESUME") and before.get(key) != after.get(key):
+                name = f"{section}.{key}"
+                changed[name] = f"{name} {before.get(key)} -> {after.get(key)}"
+    return changed
 
 
 def norms_in_fp32(model: nn.Module) -> None:

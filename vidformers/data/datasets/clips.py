@@ -211,7 +211,7 @@ class TestVideos(Dataset):
     def __getitem__(self, index: int) -> VideoViews:
         record = self.records[index]
         try:
-            frames, view_index = self._read(record.path)
+            frames, view_index, damage = self._read(record.path)
         except VideoReadError as error:
             return VideoViews(
                 frames=torch.zeros((0, 0, 0, 3), dtype=torch.uint8),
@@ -230,10 +230,11 @@ class TestVideos(Dataset):
             video_id=record.video_id,
             label=record.label,
             index=index,
+            damage=damage,
         )
 
-    def _read(self, path: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """-> the distinct frames of all views, uint8 (U, H, W, 3), and int64 (n_t, T) indices into them."""
+    def _read(self, path: str) -> tuple[torch.Tensor, torch.Tensor, str]:
+        """-> uint8 (U, H, W, 3) distinct frames of all views, int64 (n_t, T) indices into them, damage."""
         with open_video(path, backend=self.backend) as video:
             views = test_views(
                 self.temporal_sampling,
@@ -246,7 +247,10 @@ class TestVideos(Dataset):
                 use_offset=self.use_offset,
             )
             distinct, places = np.unique(views, return_inverse=True)
-            return video.get_frames(distinct), torch.from_numpy(places.reshape(views.shape).astype(np.int64))
+            frames = video.get_frames(distinct)
+            # Only PyAV's reader can tell a damaged video from a sound one.
+            damage = "; ".join(getattr(video, "damage", ()))
+            return frames, torch.from_numpy(places.reshape(views.shape).astype(np.int64)), damage
 
 
 def collate_train(items: Sequence[dict[str, Any]]) -> dict[str, Any]:

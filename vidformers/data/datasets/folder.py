@@ -12,30 +12,44 @@ from vidformers.data.paths import path_manager
 from vidformers.data.records import VIDEO_EXTENSIONS, Record
 
 
-def scan_folder(root: str) -> tuple[list[Record], list[str]]:
-    """Records and class names of `root`/<class>/<video>, names in natural order (class2 before class10).
+def class_folders(root: str) -> list[str]:
+    """Names of the subfolders of `root` in natural order (class2 before class10), hidden ones left out."""
+    return [name for name in _listing(root) if path_manager().isdir(os.path.join(root, name))]
 
-    The label of a class is its place in that order; `video_id` is the path below `root`. Hidden entries and
+
+def scan_folder(root: str, class_names: Sequence[str] | None = None) -> tuple[list[Record], list[str]]:
+    """Records and class names of `root`/<class>/<video>.
+
+    The label of a class is its place in `class_names` (when None: in the natural order of the folders), so
+    that splits that hold different classes agree; `video_id` is the path below `root`. Hidden entries and
     files that are not videos by their extension are passed over. Raises FileNotFoundError or ValueError that
-    say what was found.
+    say what was found, also for a folder that is not in `class_names`.
     """
     root = os.fspath(root)
     paths = path_manager()
     wanted = "wanted is a folder with one subfolder a class, each holding video files: class_name/video.mp4"
     if not paths.isdir(root):
         raise FileNotFoundError(f"there is no folder '{root}'; {wanted}")
-    names = [name for name in _listing(root) if paths.isdir(os.path.join(root, name))]
-    if not names:
+    folders = class_folders(root)
+    if not folders:
         raise ValueError(f"'{root}' has no subfolder; {wanted}")
+    names = list(folders if class_names is None else class_names)
+    unknown = [name for name in folders if name not in names]
+    if unknown:
+        raise ValueError(
+            f"'{root}' has class folders that are not among the {len(names)} known classes: "
+            f"{', '.join(unknown[:5])}; the known ones are {', '.join(names[:5])}, ..."
+        )
     records = []
-    for label, name in enumerate(names):
+    for name in folders:
+        label = names.index(name)
         for file_name in _listing(os.path.join(root, name)):
             if file_name.lower().endswith(VIDEO_EXTENSIONS):
                 video_id = f"{name}/{file_name}"
                 records.append(Record(os.path.join(root, name, file_name), label, video_id))
     if not records:
         raise ValueError(
-            f"no video file in the {len(names)} subfolders of '{root}' (such as '{names[0]}'); {wanted}. "
+            f"no video file in the {len(folders)} subfolders of '{root}' (such as '{folders[0]}'); {wanted}. "
             f"Known extensions: {' '.join(VIDEO_EXTENSIONS)}"
         )
     return records, names

@@ -22,6 +22,7 @@ def read_list(list_path: str, *, path_prefix: str = "", separator: str = " ") ->
     be read.
     """
     list_path = os.fspath(list_path)
+    separator = "\t" if separator == "\\t" else separator  # as a shell passes it on
     if not separator:
         raise ValueError("DATA.PATH_LABEL_SEPARATOR is empty; use ' ', ',' or a tab")
     paths = path_manager()
