@@ -20,6 +20,8 @@ COPIES = _TESTS / "golden"
 # arch of a case -> module in tests/golden_families with arguments(case, num_frames) -> (class, its arguments)
 FAMILIES = {
     "mvit": "mvit",
+    "swin": "swin",
+    "swin3d": "swin",
     "vit": "vision_transformer",
     "timesformer": "vision_transformer",
     "videomae": "vision_transformer",

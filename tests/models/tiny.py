@@ -12,6 +12,10 @@ import vidformers as vf
 # Each gets num_classes=5, image_size=32 and num_frames=min(its own, 4) besides.
 TINY: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "MViT": lambda arguments: {"embed_dim": 4 * arguments["num_heads"]},
+    "Swin": lambda arguments: {
+        "embed_dim": 4 * arguments["num_heads"][0],
+        "depths": [min(depth, 2) for depth in arguments["depths"]],
+    },
     "VisionTransformer": lambda arguments: {
         "embed_dim": 4 * arguments["num_heads"],
         "depth": min(arguments["depth"], 4),

@@ -55,7 +55,8 @@ class TableBias(nn.Module):
         num_tokens = group[0] * group[1] * group[2]
         shape = self.window if self.corner else group
         index = offset_index(shape, self.window, self.table.device)[:num_tokens, :num_tokens]
-        return self.table[index.reshape(-1)].T.reshape(-1, num_tokens, num_tokens)
+        # index_select: the gradient of table[index] is slower.
+        return self.table.T.index_select(1, index.reshape(-1)).view(-1, num_tokens, num_tokens)
 
     def extra_repr(self) -> str:
         return f"window={self.window}, heads={self.table.shape[1]}"
@@ -84,7 +85,7 @@ class DynamicBias(nn.Module):
     def forward(self, group: Sequence[int]) -> Tensor:
         if group[0] > 1 and not self.temporal:
             raise ValueError(
-                f"a group of {group[0]} time steps needs a temporal offset; build DynamicBias with temporal=True"
+                f"a group of {group[0]} time steps has temporal offsets; build DynamicBias with temporal=True"
             )
         weight = self.pos_proj.weight
         axes = [torch.arange(1 - g, g, device=weight.device) for g in group]
