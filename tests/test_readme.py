@@ -20,11 +20,7 @@ def test_the_first_example_runs(tmp_path, monkeypatch, tiny_dataset):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_video.mp4").write_bytes((tiny_dataset / "video_0.mp4").read_bytes())
     # The example's own video is longer, and its model larger than a test should wait for.
-    smaller = {
-        "range(0, 64, 4)": "range(0, 8)",
-        "mvit_v2_s_16x4": "mvit_tiny",
-        "size=(224, 224)": "size=(64, 64)",
-    }
+    smaller = {"range(0, 64, 4)": "range(0, 8)", "mvit_v2_s_16x4": "mvit_tiny", "256": "72", "224": "64"}
     for old, new in smaller.items():
         assert old in code
         code = code.replace(old, new)
