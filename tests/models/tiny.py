@@ -8,14 +8,32 @@ from torch import nn
 
 import vidformers as vf
 
+
+def _tiny_pyramid(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Of PVT and Twins: 4 channels a head, and at most 2 blocks a stage."""
+    return {
+        "embed_dims": [4 * heads for heads in arguments["num_heads"]],
+        "depths": [min(depth, 2) for depth in arguments["depths"]],
+    }
+
+
 # Model class -> what makes one of its registered sizes small; `arguments` are those of the registered size.
 # Each gets num_classes=5, image_size=32 and num_frames=min(its own, 4) besides.
 TINY: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "CPVT": lambda arguments: {
+        "embed_dim": 4 * arguments["num_heads"],
+        "depth": min(arguments["depth"], 4),
+        "patch_size": 8,
+    },
     "MViT": lambda arguments: {"embed_dim": 4 * arguments["num_heads"]},
+    "PVT": _tiny_pyramid,
+    "PVTv2": _tiny_pyramid,
     "Swin": lambda arguments: {
         "embed_dim": 4 * arguments["num_heads"][0],
         "depths": [min(depth, 2) for depth in arguments["depths"]],
     },
+    "TwinsPCPVT": _tiny_pyramid,
+    "TwinsSVT": _tiny_pyramid,
     "VisionTransformer": lambda arguments: {
         "embed_dim": 4 * arguments["num_heads"],
         "depth": min(arguments["depth"], 4),

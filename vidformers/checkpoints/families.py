@@ -1,11 +1,27 @@
 """The families that `load_weights` knows, by the name of their model class."""
 
-from vidformers.checkpoints import pytorchvideo, slowfast, swin, torchvision, vision_transformer
+from vidformers.checkpoints import (
+    cpvt,
+    pvt,
+    pvt_v2,
+    pytorchvideo,
+    slowfast,
+    swin,
+    torchvision,
+    twins,
+    vision_transformer,
+)
 from vidformers.checkpoints.adapt import adapt
 from vidformers.checkpoints.family import Family
+from vidformers.checkpoints.inflate import inflate
 
 FAMILIES: dict[str, Family] = {
+    "CPVT": Family((cpvt.SOURCE,), inflate),
     "MViT": Family((torchvision.SOURCE, pytorchvideo.SOURCE, slowfast.SOURCE), adapt),
+    "PVT": Family((pvt.SOURCE,), pvt.adapt),
+    "PVTv2": Family(pvt_v2.SOURCES, inflate),
     "Swin": Family((swin.OFFICIAL, swin.TIMM, swin.TORCHVISION), swin.adapt),
+    "TwinsPCPVT": Family((twins.PCPVT_SOURCE,), inflate),
+    "TwinsSVT": Family((twins.SVT_SOURCE,), inflate),
     "VisionTransformer": Family(vision_transformer.SOURCES, vision_transformer.adapt),
 }

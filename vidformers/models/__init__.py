@@ -1,13 +1,22 @@
 """Model families, one class and one file each, and the registry of their published sizes."""
 
+from vidformers.models.cpvt import CPVT
 from vidformers.models.mvit import MViT
+from vidformers.models.pvt import PVT
+from vidformers.models.pvt_v2 import PVTv2
 from vidformers.models.registry import create_model, list_models, model_arguments, model_class, register_model
 from vidformers.models.swin import Swin
+from vidformers.models.twins import TwinsPCPVT, TwinsSVT
 from vidformers.models.vision_transformer import VisionTransformer
 
 __all__ = [
+    "CPVT",
+    "PVT",
     "MViT",
+    "PVTv2",
     "Swin",
+    "TwinsPCPVT",
+    "TwinsSVT",
     "VisionTransformer",
     "create_model",
     "list_models",

@@ -1,0 +1,314 @@
+"""PVT, PVTv2, CPVT and Twins against recorded outputs (official code, timm; CPVT's are derived)."""
+
+import re
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import vidformers as vf
+from tests.golden import COPIES, build, find_cases, load_case
+from tests.golden_families import cpvt, pvt, twins
+from tests.golden_json import load_json
+from tests.models.tiny import tiny
+from vidformers.analysis.complexity import count_flops
+from vidformers.checkpoints import load_weights, to_our_names
+from vidformers.checkpoints.families import FAMILIES
+from vidformers.models import CPVT, PVT, PVTv2, TwinsPCPVT, TwinsSVT
+
+CASES = find_cases("pvt_v*/*.pt", "cpvt/*.pt", "twins_*/*.pt")
+WITH_CLASS_TOKEN = [name for name in CASES if name.startswith(("pvt_v1", "cpvt/cpvt_cls"))]
+SVT = [name for name in CASES if name.startswith("twins_svt")]
+TWINS = [name for name in CASES if name.startswith("twins")]
+ARGUMENTS = {"pvt_v1": pvt, "pvt_v2": pvt, "cpvt": cpvt, "twins_pcpvt": twins, "twins_svt": twins}
+MANIFESTS = sorted(
+    (path.parent.name, path.name.removesuffix(".json.gz"))
+    for pattern in ("pvt_*/*.gz", "twins_*/*.gz")
+    for path in (COPIES / "manifests").glob(pattern)
+)
+ONE_FRAME = ((1, 8, 8), (1, 4, 4), (1, 2, 2), (1, 1, 1))
+# what makes a registered video model its image original
+IMAGE_FORM: dict[str, dict[str, Any]] = {
+    "pvt_v1": {"temporal_position": False},
+    "pvt_v2": {"mlp_kernel": (1, 3, 3)},
+    "twins_pcpvt": {"peg_kernel": (1, 3, 3)},
+    "twins_svt": {"peg_kernel": (1, 3, 3), "window_sizes": ((1, 7, 7),) * 4},
+}
+NAMES = [name for name in vf.list_models() if name.startswith(("pvt", "cpvt", "twins"))]
+TINY_NAMES = [name for name in NAMES if name.endswith("_tiny")]
+
+
+def logits(model: nn.Module, clip: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return model(clip)
+
+
+def still(case: dict[str, Any], num_frames: int) -> torch.Tensor:
+    return case["input"].unsqueeze(2).repeat(1, 1, num_frames, 1, 1)
+
+
+def video_model(case: dict[str, Any], num_frames: int, **changes: Any) -> nn.Module:
+    model_class, arguments = ARGUMENTS[case["arch"]].arguments(case, num_frames)
+    model = model_class(**{**arguments, **changes})
+    load_weights(model, case["state_dict"])
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_logits(name: str) -> None:
+    case = load_case(name)
+    model = build(case)
+    torch.testing.assert_close(logits(model, case["input"]), case["logits"], atol=1e-5, rtol=0)
+    exact = logits(model.double(), case["input"].double())
+    torch.testing.assert_close(exact, case["logits_fp64"], atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("num_frames", [1, 4, 7, 8])
+@pytest.mark.parametrize("name", CASES)
+def test_still_clip_gives_the_image_logits(name: str, num_frames: int) -> None:
+    """7 tokens in time fill neither windows nor reductions of 2."""
+    case = load_case(name)
+    model, clip = build(case, num_frames=num_frames), still(case, num_frames)
+    torch.testing.assert_close(logits(model, clip), case["logits"], atol=1e-5, rtol=0)
+    exact = logits(model.double(), clip.double())
+    torch.testing.assert_close(exact, case["logits_fp64"], atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("num_frames", [1, 3, 5])
+@pytest.mark.parametrize("name", CASES)
+def test_still_clip_of_another_length(name: str, num_frames: int) -> None:
+    """Than the model was made for: the last tubelet is not full, the only one included."""
+    case = load_case(name)
+    exact = logits(build(case, num_frames=8).double(), still(case, num_frames).double())
+    torch.testing.assert_close(exact, case["logits_fp64"], atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_zeros_after_the_last_frame_are_seen(name: str) -> None:
+    """Negative control: so the tests above could fail."""
+    case = load_case(name)
+    model = build(case, num_frames=8)
+    embed = next(module for module in model.modules() if hasattr(module, "time_padding"))
+    assert embed.stride[0] == 2
+    embed.time_padding = "zero"
+    assert (logits(model, still(case, 7)) - case["logits"]).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("name", WITH_CLASS_TOKEN)
+def test_class_token_beside_many_frames_is_seen(name: str) -> None:
+    """Negative control: without the correction the class token loses its share of the attention."""
+    case = load_case(name)
+    model = video_model(case, 8, class_token_log_frames=False)
+    assert (logits(model, still(case, 8)) - case["logits"]).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("name", SVT)
+def test_visible_padding_in_time_is_seen(name: str) -> None:
+    """Negative control. Hiding the padding in H and W too keeps still clips still, but is not timm's way."""
+    case = load_case(name)
+    assert (logits(video_model(case, 7, pad_mask="none"), still(case, 7)) - case["logits"]).abs().max() > 1e-2
+    hidden = logits(video_model(case, 7, pad_mask="all"), still(case, 7))
+    padded = name.endswith("pad")
+    assert ((hidden - case["logits"]).abs().max() > 1e-3) == padded
+    torch.testing.assert_close(
+        hidden, logits(video_model(case, 1, pad_mask="all"), still(case, 1)), atol=1e-5, rtol=0
+    )
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_faded_position_encoding_is_seen(name: str) -> None:
+    """Negative control: kernels spread over time, as the official inflation of others does, meet zeros."""
+    case = load_case(name)
+    model = video_model(case, 4)
+    with torch.no_grad():
+        for peg in model.pos_block:
+            peg.proj.weight.copy_(peg.proj.weight.mean(dim=2, keepdim=True))
+    assert (logits(model, still(case, 4)) - case["logits"]).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_moving_clip_is_not_the_mean_of_its_frames(name: str) -> None:
+    case = load_case(name)
+    clip = torch.stack([case["input"].roll(7 * t, dims=-1) for t in range(8)], dim=2)
+    image = build(case)
+    each = torch.stack([logits(image, frame) for frame in clip.unbind(2)]).mean(dim=0)
+    assert (logits(build(case, num_frames=8), clip) - each).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_inflated_names(name: str) -> None:
+    case = load_case(name)
+    model_class, arguments = ARGUMENTS[case["arch"]].arguments(case, 8)
+    info = load_weights(model_class(**arguments), case["state_dict"])
+    assert not info.missing
+    assert not info.unexpected
+    assert not info.resized
+    kinds = {re.sub(r"\.\d+", "", n).removesuffix(".weight").rpartition(".")[2] for n in info.inflated}
+    expected = {
+        "pvt_v1": {"proj", "sr", "pos_embed_temporal"},
+        "pvt_v2": {"proj", "dwconv"} | (set() if arguments.get("linear") else {"sr"}),
+        "cpvt": {"proj"},
+        "twins_pcpvt": {"proj", "sr"},
+        "twins_svt": {"proj", "sr"},
+    }[case["arch"]]
+    assert kinds == expected
+
+
+@pytest.mark.parametrize(("family", "name"), MANIFESTS)
+def test_published_checkpoints_fit(family: str, name: str) -> None:
+    """Every name and shape of the published files, without their values."""
+    content = load_json(f"manifests/{family}/{name}.json")
+    registered = re.sub("_(tiny|small|medium|base|large)$", lambda found: found[0][:2], name)
+    state = {key: torch.empty(shape, device="meta") for key, shape in content["state_dict"].items()}
+    with torch.device("meta"):
+        image = vf.create_model(
+            registered,
+            num_frames=1,
+            tubelet_size=1,
+            num_classes=1000,
+            sr_ratios=ONE_FRAME,
+            **IMAGE_FORM[family],
+        )
+        video = vf.create_model(registered, num_classes=1000)
+    assert sum(p.numel() for p in image.parameters()) == content["num_params"]
+    flops = count_flops(image, content["input_shape"])["total"]
+    # fvcore counts more: linear attention's pooling, and PVT's resizing of positions to the size they have.
+    more = 2e-3 if name.endswith("_li") or family == "pvt_v1" else 1e-4
+    assert flops / 1e9 == pytest.approx(content["gflops"], abs=more)
+    for model in (image, video):
+        class_name = type(model).__name__
+        source, converted = to_our_names(state, class_name)
+        assert source == ("official" if family == "pvt_v1" else "timm")
+        adapted = FAMILIES[class_name].adapt(converted, model)
+        fitted = {key: tuple(tensor.shape) for key, tensor in adapted.state.items()}
+        assert fitted == {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+        assert not adapted.resized
+        assert bool(adapted.inflated) == (model is video)
+
+
+def test_there_are_manifests() -> None:
+    assert {family for family, _ in MANIFESTS} == set(IMAGE_FORM)
+
+
+def test_official_names_of_pvt_v2() -> None:
+    case = load_case(next(name for name in CASES if name.startswith("pvt_v2")))
+    official = {}
+    for name, tensor in case["state_dict"].items():
+        name = re.sub(r"^patch_embed\.", "patch_embed1.", name)
+        name = re.sub(r"^stages\.(\d)\.downsample", lambda m: f"patch_embed{int(m[1]) + 1}", name)
+        name = re.sub(r"^stages\.(\d)\.blocks", lambda m: f"block{int(m[1]) + 1}", name)
+        name = re.sub(r"^stages\.(\d)\.norm", lambda m: f"norm{int(m[1]) + 1}", name)
+        official[name.replace("mlp.dwconv.", "mlp.dwconv.dwconv.")] = tensor
+    model = build(case)
+    nn.init.zeros_(model.head.projection.weight)
+    assert load_weights(model, official).source == "official"
+    torch.testing.assert_close(logits(model, case["input"]), case["logits"], atol=1e-5, rtol=0)
+
+
+def test_weights_of_a_relative_are_named() -> None:
+    case = load_case(SVT[0])
+    with pytest.raises(ValueError, match=r"but of a TwinsSVT \(timm\)"):
+        load_weights(tiny("twins_pcpvt_s"), case["state_dict"])
+
+
+@pytest.mark.parametrize("name", TINY_NAMES)
+def test_own_weights_are_recognised(name: str) -> None:
+    model, other = tiny(name), tiny(name)
+    for parameter in other.parameters():
+        nn.init.zeros_(parameter)
+    info = load_weights(other, model.state_dict())
+    assert (info.source, info.inflated, info.resized) == ("vidformers", [], [])
+    torch.testing.assert_close(dict(other.named_parameters()), dict(model.named_parameters()))
+
+
+def test_pvt_positions_of_another_size() -> None:
+    """Resized when loaded they are what the model resizes when it is run."""
+    case = load_case("pvt_v1/pvt_v1_a")
+    larger = video_model(case, 1, image_size=(96, 128))
+    image = torch.randn(1, 3, 96, 128, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(logits(larger, image), logits(build(case), image), atol=1e-5, rtol=0)
+
+    clip = torch.randn(1, 3, 7, 64, 64, generator=torch.Generator().manual_seed(0))
+    model = build(case, num_frames=4)
+    for embedding in model.pos_embed_temporal:
+        nn.init.normal_(embedding)
+    longer = build(case, num_frames=8)
+    info = load_weights(longer, model.state_dict())
+    assert "pos_embed_temporal.3" in info.resized
+    torch.testing.assert_close(logits(longer, clip), logits(model, clip), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", TINY_NAMES)
+def test_any_size_and_the_order_of_frames(name: str) -> None:
+    model = tiny(name).eval()
+    clip = torch.randn(1, 3, 5, 45, 70, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        features = model.forward_features(clip)
+    assert features.shape[1] == 3
+    assert features.shape[-1] == model.head.projection.in_features
+    forwards, backwards = logits(model, clip[:, :, :4]), logits(model, clip[:, :, :4].flip(2))
+    assert (forwards - backwards).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("name", TINY_NAMES)
+def test_training_options(name: str) -> None:
+    model = tiny(name, drop_path_rate=0.5, dropout_rate=0.1, head_dropout_rate=0.1).train()
+    clip = torch.randn(2, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert (model(clip) - model(clip)).abs().max() > 0
+    rates = [m.drop_rate for m in model.modules() if hasattr(m, "drop_rate")]
+    assert rates[-1] == 0.5
+    assert rates == sorted(rates)
+
+
+@pytest.mark.parametrize("name", TINY_NAMES)
+def test_wrong_input_is_explained(name: str) -> None:
+    model = tiny(name)
+    with pytest.raises(ValueError, match=r"expected a clip \(B, 3, T, H, W\)"):
+        model(torch.zeros(1, 4, 2, 32, 32))
+    with pytest.raises(ValueError, match="normalised float"):
+        model(torch.zeros(1, 3, 2, 32, 32, dtype=torch.uint8))
+    if name != "pvt_v2_tiny":  # whose padded convolutions take any size
+        with pytest.raises(ValueError, match="too small: got 2 frames of 32x7 pixels"):
+            model(torch.zeros(1, 3, 2, 32, 7))
+        with pytest.raises(ValueError, match="image_size=4 is too small; use at least"):
+            tiny(name, image_size=4)
+
+
+def test_wrong_arguments_are_explained() -> None:
+    with pytest.raises(ValueError, match="depths has 3"):
+        TwinsPCPVT(depths=(1, 1, 1))
+    with pytest.raises(ValueError, match=r"embed_dims\[1\]=130 is not divisible by num_heads\[1\]=4"):
+        TwinsSVT(embed_dims=(64, 130, 256, 512))
+    with pytest.raises(ValueError, match="pad_mask='both' is not one of"):
+        TwinsSVT(pad_mask="both")
+    with pytest.raises(ValueError, match=r"use \(1, 1, 1\) there"):
+        PVT(sr_ratios=((2, 8, 8), (2, 4, 4), (2, 2, 2), (2, 1, 1)))
+    with pytest.raises(ValueError, match="odd sizes"):
+        PVTv2(mlp_kernel=(2, 3, 3))
+    with pytest.raises(ValueError, match="num_frames=0"):
+        PVTv2(num_frames=0)
+    with pytest.raises(ValueError, match="needs class_token=True"):
+        CPVT(class_token=False, class_token_log_frames=True)
+    with pytest.raises(ValueError, match="none of the blocks 0 to 11"):
+        CPVT(peg_after_block=12)
+
+
+@pytest.mark.parametrize("name", TINY_NAMES)
+def test_layers_for_layer_wise_decay(name: str) -> None:
+    """Each layer has parameters, and none that the input meets before those of a lower layer."""
+    model = tiny(name)
+    seen: list[int] = []
+    owner = {id(p): model.layer_id(n) for n, p in model.named_parameters()}
+    handles = [
+        module.register_forward_pre_hook(
+            lambda module, _: seen.extend(owner[id(p)] for p in module.parameters(recurse=False))
+        )
+        for module in model.modules()
+        if module is not model
+    ]
+    model(torch.zeros(1, 3, 2, 32, 32))
+    for handle in handles:
+        handle.remove()
+    assert seen == sorted(seen)
+    assert set(seen) == set(range(model.num_layers + 2))

@@ -1,0 +1,154 @@
+"""What the pyramids of PVT, PVTv2 and Twins share: stage embedding, block, initialisation, checks."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vidformers.layers.conv import Conv3d
+from vidformers.layers.drop_path import DropPath
+from vidformers.layers.mlp import Mlp
+from vidformers.layers.sizes import Grid, triple
+
+
+class StageEmbed(nn.Module):
+    """Strided convolution and LayerNorm in front of a stage; along time it never overlaps.
+
+    forward: volume (B, C, T, H, W) -> tokens (B, T'*H'*W', dim) and their grid, with T' = ceil(T / stride);
+    H and W as the convolution gives them: without padding trailing rows are dropped, as in the references.
+    """
+
+    def __init__(
+        self, in_channels: int, dim: int, *, kernel: Sequence[int], stride: Sequence[int], padding: int = 0
+    ):
+        super().__init__()
+        # Zeros after the last frame would make a still clip's last tubelet differ from the others.
+        self.proj = Conv3d(in_channels, dim, kernel, stride, (0, padding, padding), time_padding="replicate")
+        # The references leave this one at PyTorch's default eps, also where their blocks have 1e-6.
+        self.norm = nn.LayerNorm(dim, eps=1e-5)
+
+    def forward(self, volume: Tensor) -> tuple[Tensor, Grid]:
+        volume = self.proj(volume)
+        grid = triple(volume.shape[2:])
+        return self.norm(volume.flatten(2).transpose(1, 2)), grid  # (B, C, T, H, W) -> (B, T*H*W, C)
+
+
+class PyramidBlock(nn.Module):
+    """Attention and MLP, both pre-norm and residual. forward: tokens (B, N, dim), grid -> the same shape."""
+
+    def __init__(
+        self,
+        dim: int,
+        attention: nn.Module,
+        *,
+        mlp_ratio: float,
+        norm_eps: float,
+        dropout_rate: float,
+        drop_path_rate: float,
+    ):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
+        self.attn = attention
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), dim, dropout_rate)
+        self.drop_path = DropPath(drop_path_rate)
+
+    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        x = x + self.drop_path(self.attn(self.norm1(x), grid))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+def run_blocks(
+    blocks: nn.Module, x: Tensor, grid: Grid, *, recompute: bool, peg: nn.Module | None = None
+) -> Tensor:
+    """Each of a ModuleList of blocks (x, grid) -> x in turn, and `peg` (x, grid) -> x after the first one.
+
+    With `recompute`, a training step keeps no activations within blocks but computes them again backwards.
+    """
+    assert isinstance(blocks, nn.ModuleList)
+    for i, block in enumerate(blocks):
+        if recompute and block.training and torch.is_grad_enabled():
+            x = checkpoint(block, x, grid, use_reentrant=False)
+        else:
+            x = block(x, grid)
+        if i == 0 and peg is not None:
+            x = peg(x, grid)
+    return x
+
+
+def to_volume(tokens: Tensor, grid: Grid) -> Tensor:
+    """(B, T*H*W, C) -> (B, C, T, H, W), a view."""
+    return tokens.transpose(1, 2).unflatten(2, grid)
+
+
+def check_stages(arguments: Mapping[str, Sequence[Any]]) -> None:
+    """ValueError if per-stage arguments differ in length, or heads do not divide a stage's width."""
+    lengths = {name: len(values) for name, values in arguments.items()}
+    if len(set(lengths.values())) != 1:
+        given = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+        raise ValueError(f"these arguments need one entry a stage, the same number each, but {given}")
+    for stage, (dim, heads) in enumerate(zip(arguments["embed_dims"], arguments["num_heads"], strict=True)):
+        if dim % heads:
+            raise ValueError(
+                f"embed_dims[{stage}]={dim} is not divisible by num_heads[{stage}]={heads}; "
+                f"use {dim // heads * heads or heads} or {(dim // heads + 1) * heads}"
+            )
+
+
+def drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
+    """Per stage and block: growing linearly over all blocks, from 0 to `rate`."""
+    total = sum(depths)
+    rates = iter([rate * i / max(total - 1, 1) for i in range(total)])
+    return [[next(rates) for _ in range(depth)] for depth in depths]
+
+
+def reset_pyramid(model: nn.Module) -> None:
+    """Initialises Linears, LayerNorms and convolutions as the references of PVTv2 and Twins do."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+        elif isinstance(module, nn.Conv3d):
+            fan_out = module.out_channels * module.weight[0, 0].numel() // module.groups
+            nn.init.normal_(module.weight, std=(2.0 / fan_out) ** 0.5)
+        elif isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+        if isinstance(module, nn.Linear | nn.Conv3d | nn.LayerNorm) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def stage_layer_id(stage: int, block: int, depths: Sequence[int]) -> int:
+    """Layer of a block for layer-wise decay: 1 for the first one of the model."""
+    return sum(depths[:stage]) + block + 1
+
+
+def declared_size(
+    num_frames: int, tubelet_size: int, image_size: int | Sequence[int], smallest_side: int
+) -> tuple[int, int, int]:
+    """(T, H, W) in frames and pixels that a model is built for; ValueError if it cannot be."""
+    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if num_frames < 1 or tubelet_size < 1:
+        raise ValueError(f"num_frames={num_frames} and tubelet_size={tubelet_size} must be at least 1")
+    if min(size) < smallest_side:
+        raise ValueError(f"image_size={image_size} is too small; use at least {smallest_side} pixels a side")
+    return num_frames, int(size[0]), int(size[1])
+
+
+def as_clip(clip: Tensor, in_channels: int, smallest_side: int = 1) -> Tensor:
+    """Clip or images (a clip of one frame) -> clip (B, in_channels, T, H, W); ValueError for other input."""
+    if clip.ndim == 4:
+        clip = clip.unsqueeze(2)  # (B, C, H, W) -> (B, C, 1, H, W)
+    if clip.ndim != 5 or clip.shape[1] != in_channels:
+        raise ValueError(
+            f"expected a clip (B, {in_channels}, T, H, W) or images (B, {in_channels}, H, W), "
+            f"got shape {tuple(clip.shape)}"
+        )
+    if not clip.is_floating_point():
+        raise ValueError(f"expected a normalised float clip, got {clip.dtype}; scale and normalise it first")
+    if min(clip.shape[3:]) < smallest_side or clip.shape[2] < 1:
+        raise ValueError(
+            f"the input is too small: got {clip.shape[2]} frames of {clip.shape[3]}x{clip.shape[4]} pixels, "
+            f"and this model needs at least 1 of {smallest_side}x{smallest_side}"
+        )
+    return clip
