@@ -72,6 +72,19 @@ def test_prefix_tokens_by_the_formula() -> None:
     torch.testing.assert_close(plain, eager(attn, groups, bias), rtol=1e-6, atol=1e-6)
 
 
+def test_prefix_tokens_beside_a_shift_mask() -> None:
+    """The prefix query sees the whole window, and every query sees the prefix."""
+    torch.manual_seed(0)
+    attn = GroupAttention(8, 2).double()
+    size, group, shift = (2, 4, 4), (2, 2, 2), (1, 1, 1)
+    mask = group_mask(size, group, shift=shift)
+    assert mask is not None
+    groups = torch.randn(4, 2 + 8, 8, dtype=torch.float64)
+    bias = torch.zeros(4, 1, 10, 10, dtype=torch.float64)
+    bias[:, 0, 2:, 2:] -= 1e6 * (~mask).double()
+    torch.testing.assert_close(attn(groups, group, mask, num_prefix=2), eager(attn, groups, bias))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_groups_of_padding_stay_finite(dtype: torch.dtype) -> None:
     """Grid attention with 1 of 2 x 3 places filled: whole groups are padding."""

@@ -104,6 +104,7 @@ def test_published_checkpoints_fit(family: str, name: str) -> None:
         published = create_model(registered, **(IMAGE_FORM if family == "swin" else {}))
         video = create_model(registered, num_classes=published.head.projection.out_features)
     assert sum(p.numel() for p in published.parameters()) == content["num_params"]
+    assert {m.eps for m in published.modules() if isinstance(m, torch.nn.LayerNorm)} == {1e-5}
     flops = count_flops(published, content["input_shape"])["total"]
     assert flops / 1e9 == pytest.approx(content["gflops"], abs=1e-3)
     for model in (published, video):
