@@ -19,6 +19,7 @@ SHARED = Path(os.environ.get("VIDFORMERS_SHARED") or _TESTS.parent.parent / "sha
 COPIES = _TESTS / "golden"
 # arch of a case -> module in tests/golden_families with arguments(case, num_frames) -> (class, its arguments)
 FAMILIES = {
+    "hiera": "hiera",
     "mvit": "mvit",
     "swin": "swin",
     "swin3d": "swin",

@@ -25,6 +25,10 @@ TINY: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
         "depth": min(arguments["depth"], 4),
         "patch_size": 8,
     },
+    "Hiera": lambda arguments: {
+        "embed_dim": 4 * arguments["num_heads"],
+        "stages": [min(depth, 2) for depth in arguments["stages"]],
+    },
     "MViT": lambda arguments: {"embed_dim": 4 * arguments["num_heads"]},
     "PVT": _tiny_pyramid,
     "PVTv2": _tiny_pyramid,

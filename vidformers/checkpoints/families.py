@@ -2,6 +2,7 @@
 
 from vidformers.checkpoints import (
     cpvt,
+    hiera,
     pvt,
     pvt_v2,
     pytorchvideo,
@@ -17,6 +18,7 @@ from vidformers.checkpoints.inflate import inflate
 
 FAMILIES: dict[str, Family] = {
     "CPVT": Family((cpvt.SOURCE,), inflate),
+    "Hiera": Family((hiera.SOURCE,), adapt),
     "MViT": Family((torchvision.SOURCE, pytorchvideo.SOURCE, slowfast.SOURCE), adapt),
     "PVT": Family((pvt.SOURCE,), pvt.adapt),
     "PVTv2": Family(pvt_v2.SOURCES, inflate),

@@ -1,6 +1,7 @@
 """Model families, one class and one file each, and the registry of their published sizes."""
 
 from vidformers.models.cpvt import CPVT
+from vidformers.models.hiera import Hiera
 from vidformers.models.mvit import MViT
 from vidformers.models.pvt import PVT
 from vidformers.models.pvt_v2 import PVTv2
@@ -12,6 +13,7 @@ from vidformers.models.vision_transformer import VisionTransformer
 __all__ = [
     "CPVT",
     "PVT",
+    "Hiera",
     "MViT",
     "PVTv2",
     "Swin",
