@@ -21,6 +21,8 @@ COPIES = _TESTS / "golden"
 FAMILIES = {
     "hiera": "hiera",
     "mvit": "mvit",
+    "crossformer": "crossformer",
+    "msg_transformer": "msg_transformer",
     "swin": "swin",
     "swin3d": "swin",
     "pvt_v1": "pvt",

@@ -44,6 +44,19 @@ TINY: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
         "patch_kernel": (arguments["patch_kernel"][0], 8, 8),
         "patch_stride": (arguments["patch_stride"][0], 8, 8),
     },
+    # The position bias network has a sixteenth of the channels, and needs some.
+    "CrossFormer": lambda arguments: {
+        "embed_dim": 32,
+        "num_heads": [2] * len(arguments["depths"]),
+        "depths": [min(depth, 4) for depth in arguments["depths"]],
+    },
+    "MSGTransformer": lambda arguments: {
+        "embed_dim": 8,
+        "num_heads": [2] * len(arguments["depths"]),
+        "depths": [min(depth, 2) for depth in arguments["depths"]],
+        "window_size": (2, 2, 2),
+        "region_size": [(2, 2, 2)] * len(arguments["depths"]),
+    },
 }
 
 

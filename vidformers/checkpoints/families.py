@@ -2,7 +2,9 @@
 
 from vidformers.checkpoints import (
     cpvt,
+    crossformer,
     hiera,
+    msg_transformer,
     pvt,
     pvt_v2,
     pytorchvideo,
@@ -26,4 +28,6 @@ FAMILIES: dict[str, Family] = {
     "TwinsPCPVT": Family((twins.PCPVT_SOURCE,), inflate),
     "TwinsSVT": Family((twins.SVT_SOURCE,), inflate),
     "VisionTransformer": Family(vision_transformer.SOURCES, vision_transformer.adapt),
+    "CrossFormer": Family((crossformer.SOURCE,), inflate),
+    "MSGTransformer": Family((msg_transformer.SOURCE,), msg_transformer.adapt),
 }

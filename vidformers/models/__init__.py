@@ -1,7 +1,9 @@
 """Model families, one class and one file each, and the registry of their published sizes."""
 
 from vidformers.models.cpvt import CPVT
+from vidformers.models.crossformer import CrossFormer
 from vidformers.models.hiera import Hiera
+from vidformers.models.msg_transformer import MSGTransformer
 from vidformers.models.mvit import MViT
 from vidformers.models.pvt import PVT
 from vidformers.models.pvt_v2 import PVTv2
@@ -13,7 +15,9 @@ from vidformers.models.vision_transformer import VisionTransformer
 __all__ = [
     "CPVT",
     "PVT",
+    "CrossFormer",
     "Hiera",
+    "MSGTransformer",
     "MViT",
     "PVTv2",
     "Swin",
