@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.golden import build, load_case
@@ -294,7 +295,7 @@ def test_models_on_the_meta_device_are_refused() -> None:
 @pytest.mark.parametrize(
     ("arguments", "num_frames", "size", "resized"),
     [
-        ({}, 8, 64, {"pos_embed_spatial", "pos_embed_temporal"}),
+        ({}, 8, 32, {"pos_embed_temporal"}),
         ({"position_embedding": "joint"}, 4, 64, {"pos_embed"}),
         ({"position_embedding": "joint"}, 8, 32, {"pos_embed"}),
         (V2, 8, 64, {f"blocks.{i}.attn.rel_pos_{axis}" for i in range(4) for axis in "thw"}),
@@ -309,8 +310,18 @@ def test_another_input_size_is_as_interpolating_in_the_forward(
     x = clip(num_frames, size)
     with torch.no_grad():
         torch.testing.assert_close(large(x), small(x), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(large.forward_features(x), small.forward_features(x), atol=1e-5, rtol=1e-5)
     assert set(info.resized) == resized
     assert set(info.matched) == set(large.state_dict())
+
+
+def test_spatial_embedding_is_repaired_by_pyslowfasts_rule() -> None:
+    """Bicubic, where its model, given another size than it was built for, is bilinear."""
+    small, large = randomised(mvit()), mvit(image_size=64)
+    assert load_weights(large, small.state_dict()).resized == ["pos_embed_spatial"]
+    plane = small.pos_embed_spatial.transpose(1, 2).unflatten(2, (8, 8))
+    expected = F.interpolate(plane, size=(16, 16), mode="bicubic").flatten(2).transpose(1, 2)
+    torch.testing.assert_close(large.pos_embed_spatial, expected)
 
 
 def test_joint_embedding_of_another_length_and_size_is_refused() -> None:

@@ -31,6 +31,7 @@ def arguments(case: Mapping[str, Any], num_frames: int | None) -> tuple[type[MVi
 
 def inflated_arguments(image: Mapping[str, Any], num_frames: int) -> dict[str, Any]:
     """Arguments of the video model that an image MViT becomes: tubelets of 2 frames if the number is even."""
+    has_relative_position = image.get("rel_pos_spatial", False) or image.get("rel_pos_temporal", False)
     tubelet = 2 if num_frames % 2 == 0 else 1
     _, *kernel = image["patch_kernel"]
     _, *stride = image["patch_stride"]
@@ -42,7 +43,7 @@ def inflated_arguments(image: Mapping[str, Any], num_frames: int) -> dict[str, A
         "patch_kernel": (3 if overlapping else tubelet, *kernel),
         "patch_stride": (tubelet, *stride),
         "patch_padding": (1 if overlapping else 0, *padding),
-        "rel_pos_temporal": image.get("rel_pos_spatial", False),
+        "rel_pos_temporal": has_relative_position,
         "class_token_log_frames": image.get("class_token", True),
     }
     pool_kernel = image["pool_kvq_kernel"]
@@ -55,11 +56,8 @@ def inflated_arguments(image: Mapping[str, Any], num_frames: int) -> dict[str, A
 def torchvision_arguments(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """torchvision.models.video.MViT's arguments -> ours. ValueError if `block_setting` has no such form."""
     blocks = kwargs["block_setting"]
-    in_attention = kwargs.get("proj_after_attn", False)
-    dim_mul, head_mul = [], []
+    head_mul = []
     for i, block in enumerate(blocks):
-        if block["output_channels"] != block["input_channels"]:
-            dim_mul.append((i if in_attention else i + 1, block["output_channels"] / block["input_channels"]))
         if i > 0 and block["num_heads"] != blocks[i - 1]["num_heads"]:
             head_mul.append((i, block["num_heads"] / blocks[i - 1]["num_heads"]))
     pools = {"q": [], "kv": []}
@@ -85,9 +83,10 @@ def torchvision_arguments(kwargs: Mapping[str, Any]) -> dict[str, Any]:
         "embed_dim": blocks[0]["input_channels"],
         "depth": len(blocks),
         "num_heads": blocks[0]["num_heads"],
-        "dim_mul": dim_mul,
+        "dim_mul": (),
         "head_mul": head_mul,
-        "dim_mul_in_attention": in_attention,
+        "block_widths": [block["output_channels"] for block in blocks],
+        "dim_mul_in_attention": kwargs.get("proj_after_attn", False),
         "pool_kvq_kernel": pool_kernel,
         "pool_q_stride": pools["q"],
         "pool_kv_stride": pools["kv"],
@@ -113,10 +112,8 @@ def pytorchvideo_arguments(
         if kwargs.get(name, supported) != supported:
             raise ValueError(f"{name}={kwargs[name]} is not supported")
     depth = kwargs.get("depth", 16)
-    in_attention = kwargs.get("dim_mul_in_att", False)
-    widths = [state_dict[f"blocks.{i}.norm1.weight"].shape[0] for i in range(depth)]
+    embed_dim, *widths = (state_dict[f"blocks.{i}.norm1.weight"].shape[0] for i in range(depth))
     widths.append(state_dict["norm_embed.weight"].shape[0])
-    grows_at = [(i if in_attention else i + 1, widths[i + 1] / widths[i]) for i in range(depth)]
     spatial_size = kwargs["spatial_size"]
     use_2d = kwargs.get("use_2d_patch", False)
     first = {"kernel": (1,), "stride": (1,), "padding": (0,)} if use_2d else {}
@@ -131,14 +128,15 @@ def pytorchvideo_arguments(
         "patch_kernel": (*first.get("kernel", ()), *kwargs.get("conv_patch_embed_kernel", (3, 7, 7))),
         "patch_stride": (*first.get("stride", ()), *kwargs.get("conv_patch_embed_stride", (2, 4, 4))),
         "patch_padding": (*first.get("padding", ()), *kwargs.get("conv_patch_embed_padding", (1, 3, 3))),
-        "embed_dim": widths[0],
+        "embed_dim": embed_dim,
         "depth": depth,
         "num_heads": kwargs.get("num_heads", 1),
         "mlp_ratio": kwargs.get("mlp_ratio", 4.0),
         "qkv_bias": kwargs.get("qkv_bias", True),
-        "dim_mul": [(block, factor) for block, factor in grows_at if factor != 1.0],
+        "dim_mul": (),
         "head_mul": kwargs.get("atten_head_mul") or (),
-        "dim_mul_in_attention": in_attention,
+        "block_widths": widths,
+        "dim_mul_in_attention": kwargs.get("dim_mul_in_att", False),
         "pool_mode": kwargs.get("pooling_mode", "conv"),
         "pool_first": kwargs.get("pool_first", False),
         "separate_qkv": "blocks.0.attn.q.weight" in state_dict,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vidformers.layers.attention import attention, attention_eager
-from vidformers.layers.rel_pos import decomposed_bias, relative_index, resize_rows
+from vidformers.layers.rel_pos import cached_index, decomposed_bias, relative_index, resize_rows
 
 
 @pytest.mark.parametrize("bias_shape", [None, (2, 3, 5, 7), (1, 1, 1, 7)])
@@ -30,6 +30,13 @@ def test_relative_index() -> None:
     assert relative_index(5, 3)[0].tolist() == [3, 1, 0]
 
 
+def test_indices_are_kept() -> None:
+    index = cached_index(6, 3, torch.device("cpu"))
+    assert cached_index(6, 3, torch.device("cpu")) is index
+    torch.testing.assert_close(index, relative_index(6, 3))
+    assert cached_index(6, 3, torch.device("meta")).is_meta
+
+
 def test_resize_rows() -> None:
     table = torch.arange(6.0)[:, None].expand(6, 2)
     assert resize_rows(table, 6) is table
@@ -46,7 +53,7 @@ def test_decomposed_bias_equals_its_definition(axes: str) -> None:
     ]
     indices = [relative_index(q, k) for q, k in zip(query_grid, key_grid, strict=True)]
     q = torch.randn(2, 2, 60, 6, generator=generator)
-    bias = decomposed_bias(q, tables, [None] * 3, query_grid, key_grid)
+    bias = decomposed_bias(q, tables, query_grid, key_grid)
     assert bias.shape == (2, 2, 60, 18)
 
     queries = [(t, h, w) for t in range(3) for h in range(4) for w in range(5)]

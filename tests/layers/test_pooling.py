@@ -46,6 +46,16 @@ def test_avg_pool_on_a_map_smaller_than_its_kernel() -> None:
     torch.testing.assert_close(pooled, torch.full((1, 1, 1, 1, 1), 1 / 27))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_avg_pool_in_half_precision(dtype: torch.dtype) -> None:
+    """torch has no such kernel for the CPU."""
+    pool, volume = AvgPool((3, 3, 3), (1, 2, 2)), torch.randn(2, 2, 4, 4, 3).to(dtype).requires_grad_()
+    pooled = pool(volume)
+    pooled.float().sum().backward()
+    assert pooled.dtype == volume.grad.dtype == dtype
+    torch.testing.assert_close(pooled, pool(volume.float()).to(dtype))
+
+
 def test_class_token_is_not_pooled() -> None:
     tokens = torch.randn(2, 1 + 2 * 4 * 4, 3)
     pooled, grid = pool_tokens(tokens, (2, 4, 4), MaxPool((1, 3, 3), (1, 2, 2)), class_token=True)

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from tests.golden_json import load_json
 from tests.models.test_models import tiny
@@ -40,7 +41,7 @@ IMPOSSIBLE = [
         r"gives 3 tokens along H \(height\) where size / stride is 2.* use padding 0",
     ),
     ({"embed_dim": 5, "num_heads": 2}, "block 0 .* multiples of 2"),
-    ({"depth": 2}, "dim_mul names block 3, but the last one it can name is 2"),
+    ({"depth": 2}, "head_mul names block 3, but the last one it can name is 2"),
     ({"pool_kv_stride": ((9, 1, 2, 2),), "pool_kv_stride_adaptive": None}, "pool_kv_stride names block 9"),
     ({"pool_kv_stride": ((0, 1, 2, 2),)}, "not both"),
     ({"pool_mode": "mean"}, "pool_mode='mean' is not one of 'conv'"),
@@ -50,6 +51,41 @@ IMPOSSIBLE = [
     ({"norm": "batchnorm"}, "norm='batchnorm' is not one of 'layernorm'"),
     ({"residual_pooling_class_token": True}, "needs residual_pooling=True"),
     ({"class_token": False, "class_token_log_frames": True}, "needs class_token=True"),
+    (
+        {"pool_q_stride": ((1, 0, 2, 2),)},
+        r"pool_q_stride has the entry \(1, 0, 2, 2\)",
+    ),
+    ({"pool_q_stride": ((1, 2, 2),)}, r"pool_q_stride has the entry \(1, 2, 2\); each must be \(block, t"),
+    ({"pool_q_stride": 2}, "pool_q_stride=2 must be a sequence of"),
+    ({"dim_mul": ((1,),)}, r"dim_mul has the entry \(1,\); each must be \(block, factor\)"),
+    ({"dim_mul": (1, 2.0)}, "dim_mul has the entry 1; each"),
+    ({"dim_mul": ((1, 0.0),)}, r"dim_mul has the entry \(1, 0.0\)"),
+    ({"head_mul": ((1.0, 2.0),)}, r"head_mul has the entry \(1.0, 2.0\)"),
+    ({"pool_kv_stride_adaptive": (1, 0, 0)}, "pool_kv_stride_adaptive=.* three whole numbers .* at least 1"),
+    ({"pool_kv_stride_adaptive": 8}, "pool_kv_stride_adaptive=8 must be three whole"),
+    ({"pool_kvq_kernel": 3}, "pool_kvq_kernel=3 must be three whole"),
+    ({"pool_kvq_kernel": (3, 3)}, r"pool_kvq_kernel=\(3, 3\) must be three whole"),
+    ({"pool_kvq_kernel": (2, 2, 2)}, "pool_kvq_kernel makes .* use odd kernels"),
+    ({"pool_kvq_kernel": (4, 4, 4)}, "pool_kvq_kernel makes .* use odd kernels"),
+    ({"patch_kernel": (7, 7)}, r"patch_kernel=\(7, 7\) must be three whole"),
+    ({"patch_stride": 4}, "patch_stride=4 must be three whole"),
+    ({"patch_padding": (0, -1, 0)}, "patch_padding=.* of at least 0"),
+    ({"image_size": (32,)}, r"image_size=\(32,\) must be .* or \(height, width\)"),
+    ({"image_size": 32.0}, "image_size=32.0 must be a whole number of pixels"),
+    ({"embed_dim": 0}, "embed_dim=0 must be a whole number of at least 1"),
+    ({"num_heads": 0}, "num_heads=0 must be"),
+    ({"depth": 0}, "depth=0 must be"),
+    ({"num_classes": 0}, "num_classes=0 must be"),
+    ({"drop_path_rate": 1.0}, "drop_path_rate=1.0 must be at least 0 and below 1"),
+    ({"drop_path_rate": 1.5}, "drop_path_rate=1.5 must be"),
+    ({"dropout_rate": -0.1}, "dropout_rate=-0.1 must be"),
+    ({"head_dropout_rate": 1}, "head_dropout_rate=1 must be"),
+    ({"block_widths": (4, 8, 8, 16)}, r"give dim_mul=\(\) with it"),
+    ({"block_widths": (4, 8), "dim_mul": ()}, r"block_widths=\(4, 8\) must be 4 whole numbers"),
+    (
+        {"block_widths": (4, 9, 8, 16), "dim_mul": ()},
+        "block 2 .* attention width 9.* block_widths",
+    ),
 ]
 
 
@@ -93,6 +129,40 @@ def test_other_input_sizes(arguments: dict[str, Any], size: tuple[int, int, int]
     assert torch.isfinite(features).all()
     grid = [(size[0] - 1) // 2 + 1, (size[1] - 1) // 4 + 1, (size[2] - 1) // 4 + 1]
     assert list(features.shape[1:4]) == [grid[0], (grid[1] - 1) // 4 + 1, (grid[2] - 1) // 4 + 1]
+
+
+@pytest.mark.parametrize("num_frames", [4, 5])
+@pytest.mark.parametrize("image_size", [35, (32, 34)])
+def test_patches_that_leave_a_rest_drop_it(num_frames: int, image_size: Any) -> None:
+    """As torchvision, PyTorchVideo and PySlowFast do, where the convolution without padding drops it too."""
+    patches = {"patch_kernel": (2, 4, 4), "patch_stride": (2, 4, 4), "patch_padding": (0, 0, 0)}
+    model = mvit(num_frames=num_frames, image_size=image_size, **patches).eval()
+    assert model.grid == (2, 8, 8)
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    x = clip(num_frames, *size)
+    torch.testing.assert_close(model(x), model(x[:, :, :4, :32, :32]))
+
+
+def test_a_pool_kernel_that_fits_only_some_input_sizes() -> None:
+    model = mvit(image_size=44, pool_kvq_kernel=(1, 3, 3), pool_q_stride=((1, 1, 3, 3),))
+    assert model(clip(4, 44, 44)).shape == (2, 5)
+    with pytest.raises(ValueError, match=r"\(2, 12, 12\) tokens .* \(2, 4, 4\), and .* \(2, 5, 5\)"):
+        model(clip(4, 48, 48))
+
+
+@pytest.mark.parametrize("grid", [(4, 8, 8), (2, 12, 6), (5, 7, 9)])
+def test_separable_embedding_of_another_size_is_pyslowfasts(grid: tuple[int, int, int]) -> None:
+    """Its model sums the two and resizes the sum: bilinear in space (not bicubic), linear in time."""
+    model = mvit().double()
+    with torch.no_grad():
+        space, time = model.pos_embed_spatial.normal_(), model.pos_embed_temporal.normal_()
+        plane = space.transpose(1, 2).unflatten(2, (8, 8))
+        plane = F.interpolate(plane, size=grid[1:], mode="bilinear").flatten(2).transpose(1, 2)
+        line = F.interpolate(time.transpose(1, 2), size=grid[0], mode="linear").transpose(1, 2)
+        expected = (line[:, :, None] + plane[:, None]).flatten(1, 2)
+        position = model._position(grid)
+    torch.testing.assert_close(position[:, 1:], expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(position[:, :1], model.pos_embed_class)
 
 
 def test_position_embedding_is_interpolated_smoothly() -> None:
@@ -167,6 +237,31 @@ def test_widths_follow_the_heads() -> None:
     assert model.blocks[1].attn.proj.in_features == 24  # 20 would do for 4 heads
 
 
+def test_growth_after_the_last_block() -> None:
+    """In the attention there is none: PySlowFast ignores such an entry. In the MLP it is the last block's."""
+    growth = {"dim_mul": ((1, 2.0), (4, 2.0)), "head_mul": ((1, 2.0),)}
+    assert mvit(dim_mul_in_attention=True, **growth).norm.normalized_shape == (8,)
+    assert mvit(**growth).norm.normalized_shape == (16,)
+
+
+@pytest.mark.parametrize("in_attention", [False, True])
+def test_block_widths(in_attention: bool) -> None:
+    """Widths that PySlowFast's rounding cannot give: 4 heads after 2, but 20 is no multiple of 8."""
+    widths = (8, 20, 20, 12)
+    model = mvit(
+        embed_dim=8,
+        num_heads=2,
+        dim_mul=(),
+        head_mul=((1 if in_attention else 2, 2.0),),
+        block_widths=widths,
+        dim_mul_in_attention=in_attention,
+    )
+    assert [block.mlp.fc2.out_features for block in model.blocks] == list(widths)
+    attention = [8, 20, 20, 12] if in_attention else [8, 8, 20, 20]
+    assert [block.attn.proj.in_features for block in model.blocks] == attention
+    model(clip()).sum().backward()
+
+
 def test_layer_scale_exists_only_when_asked_for() -> None:
     plain, scaled = mvit().eval(), mvit(layer_scale_init_value=1.0).eval()
     gammas = set(scaled.state_dict()) - set(plain.state_dict())
@@ -219,18 +314,50 @@ def test_sincos_is_fixed_and_has_its_known_values() -> None:
     assert patches[t, h, w, 26].item() == pytest.approx(torch.tensor(h).cos().item())
 
 
-def test_a_model_from_the_meta_device_can_be_filled() -> None:
-    """Index buffers are in no checkpoint: forgotten, they would be garbage."""
+@pytest.mark.parametrize("assign", [False, True])
+def test_a_model_from_the_meta_device_can_be_filled(assign: bool) -> None:
+    """A buffer that no checkpoint holds would be garbage."""
     torch.manual_seed(0)
     model = mvit(**V2).eval()
     with torch.device("meta"):
         other = mvit(**V2).eval()
-    other.to_empty(device="cpu")
-    for buffer in other.buffers():
-        buffer.fill_(0)
-    other.load_state_dict(model.state_dict())
-    other.reset_buffers()
+    if not assign:
+        other.to_empty(device="cpu")
+    other.load_state_dict(model.state_dict(), assign=assign)
+    assert not list(other.buffers())
     torch.testing.assert_close(other(clip()), model(clip()), rtol=0, atol=0)
+
+
+def test_a_forward_for_inference_does_not_spoil_training() -> None:
+    """The indices of relative positions are kept from one forward to the next."""
+    sizes = (4, 40, 24)  # of no other test
+    model = mvit(**V2)
+    with torch.inference_mode():
+        model(clip(*sizes))
+    model(clip(*sizes)).sum().backward()
+
+
+def test_a_forward_of_fake_tensors_leaves_nothing_behind() -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    sizes = (4, 24, 56)  # of no other test
+    model = mvit(**V2).eval()
+    for _ in range(2):  # before and after the indices of these sizes are known
+        mode = FakeTensorMode()
+        fake = {name: mode.from_tensor(tensor) for name, tensor in model.named_parameters()}
+        with mode:
+            assert torch.func.functional_call(model, fake, torch.zeros(2, 3, *sizes)).shape == (2, 5)
+        assert torch.isfinite(model(clip(*sizes))).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_average_pooling_in_half_precision(dtype: torch.dtype) -> None:
+    model = mvit(pool_mode="avg").eval()
+    with torch.no_grad():
+        exact = model(clip())
+        logits = model.to(dtype)(clip().to(dtype))
+    assert logits.dtype == dtype
+    torch.testing.assert_close(logits.float(), exact, atol=0.02, rtol=0.1)
 
 
 def test_layer_ids_give_the_reference_learning_rates() -> None:

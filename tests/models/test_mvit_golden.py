@@ -95,5 +95,5 @@ def test_unsupported_cases_say_so() -> None:
     }
     with pytest.raises(ValueError, match="reversible MViT is not supported yet"):
         build(reversible)
-    with pytest.raises(ValueError, match="'swin' are not supported yet"):
-        build({"source": "timm:swin", "arch": "swin"})
+    with pytest.raises(ValueError, match="'resnet' are not supported yet"):
+        build({"source": "timm:resnet", "arch": "resnet"})

@@ -41,24 +41,25 @@ class PatchEmbed(nn.Module):
         return conv_output_size(clip_size, self.kernel, self.stride, self.padding)
 
     def declared_grid(self, clip_size: Sequence[int]) -> Grid:
-        """Grid of the size that a model is built for: a ValueError if strides or padding do not fit it."""
-        for name, size, stride in zip(DECLARED_AS, clip_size, self.stride, strict=True):
+        """Grid of the size that a model is built for: size // stride, as in the projects whose weights are
+        loaded; a ValueError if the convolution gives another one."""
+        grid = conv_output_size(clip_size, self.kernel, self.stride, self.padding)
+        for axis, name, size, got, kernel, stride in zip(
+            AXES, DECLARED_AS, clip_size, grid, self.kernel, self.stride, strict=True
+        ):
+            if size >= 1 and got == size // stride >= 1:
+                continue
             if size % stride or size < 1:
                 works = [n for n in (size // stride * stride, (size // stride + 1) * stride) if n > 0]
                 raise ValueError(
                     f"{name}={size} is not divisible by the patch stride {stride} along this axis; "
                     f"use {' or '.join(map(str, works))}"
                 )
-        grid = self.grid_size(clip_size)
-        for axis, got, size, kernel, stride in zip(
-            AXES, grid, clip_size, self.kernel, self.stride, strict=True
-        ):
-            if got != size // stride:
-                raise ValueError(
-                    f"patch_padding={self.padding} gives {got} tokens along {axis} where size / stride is "
-                    f"{size // stride}; for kernel {kernel} and stride {stride} use padding "
-                    f"{(kernel - 1) // 2 if kernel > stride else 0} on this axis"
-                )
+            raise ValueError(
+                f"patch_padding={self.padding} gives {got} tokens along {axis} where size / stride is "
+                f"{size // stride}; for kernel {kernel} and stride {stride} use padding "
+                f"{(kernel - 1) // 2 if kernel > stride else 0} on this axis"
+            )
         return grid
 
     def forward(self, clip: Tensor) -> tuple[Tensor, Grid]:

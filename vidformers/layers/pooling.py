@@ -79,7 +79,10 @@ class AvgPool(nn.Module):
         x = volume.permute(0, 4, 1, 2, 3)  # (B, T, H, W, C) -> (B, C, T, H, W)
         # Padded by hand: avg_pool3d refuses maps smaller than its kernel even where its own padding would do.
         kt, kh, kw = half(self.kernel)
-        x = F.avg_pool3d(F.pad(x, (kw, kw, kh, kh, kt, kt)), self.kernel, self.stride)
+        x = F.pad(x, (kw, kw, kh, kh, kt, kt))
+        if x.device.type == "cpu":  # where torch has no avg_pool3d in half precision
+            x = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+        x = F.avg_pool3d(x, self.kernel, self.stride).to(volume.dtype)
         return x.permute(0, 2, 3, 4, 1)
 
     def extra_repr(self) -> str:

@@ -16,7 +16,7 @@ from vidformers.layers.pooling import (
     pool_tokens,
     pooled_grid,
 )
-from vidformers.layers.rel_pos import decomposed_bias, relative_index
+from vidformers.layers.rel_pos import decomposed_bias
 from vidformers.layers.sizes import Grid
 
 POOL_MODES = ("conv", "conv_unshared", "avg", "max")
@@ -46,9 +46,6 @@ class PoolingAttention(nn.Module):
     rel_pos_t: nn.Parameter | None
     rel_pos_h: nn.Parameter | None
     rel_pos_w: nn.Parameter | None
-    rel_index_t: Tensor | None
-    rel_index_h: Tensor | None
-    rel_index_w: Tensor | None
 
     def __init__(
         self,
@@ -119,20 +116,9 @@ class PoolingAttention(nn.Module):
             self.register_module(f"norm_{name}", norm)
 
         self.rel_pos = any(rel_pos_rows)
-        for axis, rows, query_size, key_size in zip(
-            "thw", rel_pos_rows, self.query_grid, self.key_grid, strict=True
-        ):
+        for axis, rows in zip("thw", rel_pos_rows, strict=True):
             table = nn.Parameter(torch.zeros(rows, head_dim)) if rows else None
             self.register_parameter(f"rel_pos_{axis}", table)
-            index = relative_index(query_size, key_size) if rows else None
-            self.register_buffer(f"rel_index_{axis}", index, persistent=False)
-
-    def reset_buffers(self) -> None:
-        """Fills the index buffers anew, for a module that was built on the meta device."""
-        for axis, query_size, key_size in zip("thw", self.query_grid, self.key_grid, strict=True):
-            index = getattr(self, f"rel_index_{axis}")
-            if index is not None:
-                index.copy_(relative_index(query_size, key_size, index.device))
 
     def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
         if self.pool_first:
@@ -174,7 +160,6 @@ class PoolingAttention(nn.Module):
             bias = decomposed_bias(
                 q[:, :, 1:] if self.class_token else q,
                 (self.rel_pos_t, self.rel_pos_h, self.rel_pos_w),
-                (self.rel_index_t, self.rel_index_h, self.rel_index_w),
                 query_grid,
                 key_grid,
             )

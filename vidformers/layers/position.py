@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def resize_joint(embedding: Tensor, old_grid: Sequence[int], new_grid: Sequence[int]) -> Tensor:
-    """(1, T*H*W, C) -> (1, T'*H'*W', C), trilinear, align_corners False (dead code in PySlowFast)."""
+    """(1, T*H*W, C) -> (1, T'*H'*W', C), trilinear, align_corners False, as PySlowFast does in the model."""
     if tuple(old_grid) == tuple(new_grid):
         return embedding
     volume = embedding.transpose(1, 2).unflatten(2, tuple(old_grid))  # (1, C, T, H, W)

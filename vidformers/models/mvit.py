@@ -17,20 +17,14 @@ from vidformers.layers.drop_path import DropPath
 from vidformers.layers.head import ClassifierHead
 from vidformers.layers.mlp import Mlp
 from vidformers.layers.patch_embed import PatchEmbed
-from vidformers.layers.pooling import MaxPool, pool_tokens
+from vidformers.layers.pooling import MaxPool, pool_tokens, pooled_grid
 from vidformers.layers.pooling_attention import POOL_MODES, PoolingAttention
-from vidformers.layers.position import resize_joint, resize_spatial, resize_temporal, sincos_3d
-from vidformers.layers.sizes import Grid, floor_divided, triple
+from vidformers.layers.position import resize_joint, sincos_3d
+from vidformers.layers.sizes import Grid, floor_divided
+from vidformers.models import mvit_schedule as schedule
 from vidformers.models.registry import register_model
 
 POSITION_EMBEDDINGS = ("none", "joint", "separable", "sincos")
-
-
-def round_width(width: int, multiplier: float, divisor: int = 1) -> int:
-    """Grown width, rounded to a multiple of `divisor`, but not down by more than a tenth."""
-    grown = width * multiplier
-    rounded = max(1, int(grown + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * grown else rounded
 
 
 class MultiscaleBlock(nn.Module):
@@ -48,7 +42,8 @@ class MultiscaleBlock(nn.Module):
         dim_out: int,
         dim_mul_in_attention: bool,
         mlp_ratio: float,
-        q_stride: Sequence[int] | None,
+        grid: Grid,
+        q_stride: Grid | None,
         class_token: bool,
         dropout_rate: float,
         drop_path_rate: float,
@@ -64,6 +59,7 @@ class MultiscaleBlock(nn.Module):
         self.attn = PoolingAttention(
             dim=dim,
             dim_out=attention_dim,
+            grid=grid,
             q_stride=q_stride,
             class_token=class_token,
             dropout_rate=dropout_rate,
@@ -75,8 +71,12 @@ class MultiscaleBlock(nn.Module):
         self.mlp = Mlp(attention_dim, int(attention_dim * mlp_ratio), dim_out, dropout_rate)
         self.proj = nn.Linear(dim, dim_out) if dim != dim_out else None
         self.pool_skip: nn.Module | None = None
+        skip_grid = grid
         if q_stride is not None and max(q_stride) > 1:
-            self.pool_skip = MaxPool([s + 1 if s > 1 else 1 for s in q_stride], q_stride)
+            kernel = schedule.shrinking_kernel(q_stride)
+            self.pool_skip = MaxPool(kernel, q_stride)
+            skip_grid = pooled_grid(grid, kernel, q_stride)
+        _check_same_grid(self.attn.query_grid, skip_grid, grid)
         self.layer_scale_init_value = layer_scale_init_value
         has_scale = layer_scale_init_value > 0
         self.gamma_1 = nn.Parameter(torch.empty(attention_dim)) if has_scale else None
@@ -87,8 +87,10 @@ class MultiscaleBlock(nn.Module):
         branch, query_grid = self.attn(normed, grid)
         if self.proj is not None and self.dim_mul_in_attention:
             x = self.proj(normed)
+        skip_grid = grid
         if self.pool_skip is not None:
-            x, _ = pool_tokens(x, grid, self.pool_skip, self.class_token)
+            x, skip_grid = pool_tokens(x, grid, self.pool_skip, self.class_token)
+        _check_same_grid(query_grid, skip_grid, grid)
         if self.gamma_1 is not None:
             branch = branch * self.gamma_1
         x = x + self.drop_path(branch)
@@ -107,8 +109,8 @@ class MViT(nn.Module):
 
     forward: clip (B, in_channels, T, H, W), float, normalised, or images (B, in_channels, H, W) = clips of
     one frame -> logits (B, num_classes). T, H and W may differ from `num_frames` and `image_size`: absolute
-    position embeddings (joint: trilinear; separable: linear in time, bicubic in space) and relative ones
-    (linear) are interpolated. An input smaller than a patch is a ValueError that names the axis.
+    position embeddings (trilinear, the sum of separable ones too) and relative ones (linear) are
+    interpolated. An input smaller than a patch is a ValueError that names the axis.
 
     Input and stem:
       num_frames, image_size (pixels, int or (height, width)), in_channels, num_classes
@@ -120,6 +122,8 @@ class MViT(nn.Module):
     Blocks:
       embed_dim, depth, num_heads, mlp_ratio: of the first block
       dim_mul, head_mul: ((block, factor), ...), where width and heads grow
+      block_widths: output width of each block, with dim_mul=(), for models whose widths follow another rule
+        than PySlowFast's rounding (torchvision's, PyTorchVideo's)
       dim_mul_in_attention: grow in that block's attention (v2), not in the MLP of the block before (v1)
       pool_q_stride, pool_kv_stride: ((block, t, h, w), ...); a block that is not listed does not pool
       pool_kv_stride_adaptive: (t, h, w) of block 0, divided by each query stride on the way; replaces
@@ -160,6 +164,7 @@ class MViT(nn.Module):
         qkv_bias: bool = True,
         dim_mul: Sequence[Sequence[float]] = ((1, 2.0), (3, 2.0), (14, 2.0)),
         head_mul: Sequence[Sequence[float]] = ((1, 2.0), (3, 2.0), (14, 2.0)),
+        block_widths: Sequence[int] | None = None,
         dim_mul_in_attention: bool = False,
         pool_mode: str = "conv",
         pool_first: bool = False,
@@ -188,10 +193,20 @@ class MViT(nn.Module):
         class_token_log_frames: bool = False,
     ):
         super().__init__()
-        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-        _check_choice("pool_mode", pool_mode, POOL_MODES)
-        _check_choice("position_embedding", position_embedding, POSITION_EMBEDDINGS)
-        _check_choice("norm", norm, ("layernorm",))
+        height, width = schedule.height_and_width(image_size)
+        schedule.check_counts(
+            in_channels=in_channels,
+            num_classes=num_classes,
+            embed_dim=embed_dim,
+            depth=depth,
+            num_heads=num_heads,
+        )
+        schedule.check_rates(
+            drop_path_rate=drop_path_rate, dropout_rate=dropout_rate, head_dropout_rate=head_dropout_rate
+        )
+        schedule.check_choice("pool_mode", pool_mode, POOL_MODES)
+        schedule.check_choice("position_embedding", position_embedding, POSITION_EMBEDDINGS)
+        schedule.check_choice("norm", norm, ("layernorm",))
         if pool_mode == "conv_unshared" and not pool_first:
             raise ValueError("pool_mode='conv_unshared' needs pool_first=True; or use pool_mode='conv'")
         if residual_pooling_class_token and not residual_pooling:
@@ -210,43 +225,43 @@ class MViT(nn.Module):
         self.patch_embed = PatchEmbed(
             in_channels=in_channels,
             embed_dim=embed_dim,
-            kernel=patch_kernel,
-            stride=patch_stride,
-            padding=patch_padding,
+            kernel=schedule.checked_triple("patch_kernel", patch_kernel),
+            stride=schedule.checked_triple("patch_stride", patch_stride),
+            padding=schedule.checked_triple("patch_padding", patch_padding, smallest=0),
         )
         self.grid = self.patch_embed.declared_grid((num_frames, height, width))
         self._add_position_embedding(embed_dim, class_token)
         self.pos_drop = nn.Dropout(dropout_rate)
         self.norm_stem = nn.LayerNorm(embed_dim, eps=norm_eps) if norm_stem else None
 
-        dim_factor = _by_block("dim_mul", dim_mul, depth if dim_mul_in_attention else depth + 1)
-        head_factor = _by_block("head_mul", head_mul, depth + 1)
-        q_stride_of = _by_block("pool_q_stride", pool_q_stride, depth)
-        kv_stride_of = _by_block("pool_kv_stride", pool_kv_stride, depth)
+        heads_of = schedule.block_heads(num_heads, head_mul, depth)
+        if block_widths is None:
+            widths = schedule.grown_widths(
+                embed_dim, heads_of, dim_mul, head_mul, in_attention=dim_mul_in_attention
+            )
+        else:
+            widths = schedule.checked_widths(block_widths, dim_mul, depth)
+        q_stride_of = schedule.strides_by_block("pool_q_stride", pool_q_stride, depth)
+        kv_stride_of = schedule.strides_by_block("pool_kv_stride", pool_kv_stride, depth)
         if pool_kv_stride_adaptive is not None:
             if kv_stride_of:
                 raise ValueError("give pool_kv_stride or pool_kv_stride_adaptive, not both")
-            kv_stride_of = _adaptive_strides(pool_kv_stride_adaptive, q_stride_of, depth)
+            kv_stride_of = schedule.adaptive_strides(pool_kv_stride_adaptive, q_stride_of, depth)
+        kernel = None
+        if pool_kvq_kernel is not None:
+            kernel = schedule.checked_triple("pool_kvq_kernel", pool_kvq_kernel)
 
-        dim, heads = embed_dim, num_heads
+        dim = embed_dim
         grid = self.grid  # what each block really sees
         tracked = self.grid  # PySlowFast's estimate of it, rounded down; sizes the relative position tables
         self.blocks = nn.ModuleList()
-        for i in range(depth):
-            heads = round_width(heads, head_factor.get(i, (1.0,))[0])
-            grows_at = i if dim_mul_in_attention else i + 1
-            factor = dim_factor.get(grows_at, (1.0,))[0]
-            # For v2 PySlowFast applies head_mul twice in this divisor, and checkpoints have the widths that
-            # come out of it. Where its heads do not divide such a width it fails; here the heads decide then.
-            dim_out = round_width(dim, factor, round_width(heads, head_factor.get(grows_at, (1.0,))[0]))
-            if dim_mul_in_attention and dim_out % heads:
-                dim_out = round_width(dim, factor, heads)
+        for i, (heads, dim_out) in enumerate(zip(heads_of, widths, strict=True)):
             attention_dim = dim_out if dim_mul_in_attention else dim
             if attention_dim % heads or (pool_first and dim % heads):
                 raise ValueError(
                     f"block {i} has input width {dim} and attention width {attention_dim}, to be divided by "
-                    f"{heads} heads; change embed_dim={embed_dim}, num_heads={num_heads}, dim_mul or "
-                    f"head_mul so that they are multiples of {heads}"
+                    f"{heads} heads; change embed_dim={embed_dim}, num_heads={num_heads}, dim_mul, head_mul "
+                    f"or block_widths so that they are multiples of {heads}"
                 )
             q_stride, kv_stride = q_stride_of.get(i), kv_stride_of.get(i)
             block = MultiscaleBlock(
@@ -260,13 +275,15 @@ class MViT(nn.Module):
                 separate_qkv=separate_qkv,
                 pool_mode=pool_mode,
                 pool_first=pool_first,
-                q_kernel=_pool_kernel(q_stride, pool_kvq_kernel),
+                q_kernel=schedule.pool_kernel(q_stride, kernel),
                 q_stride=q_stride,
-                kv_kernel=_pool_kernel(kv_stride, pool_kvq_kernel),
+                kv_kernel=schedule.pool_kernel(kv_stride, kernel),
                 kv_stride=kv_stride,
                 residual_pooling=residual_pooling,
                 residual_pooling_class_token=residual_pooling_class_token,
-                rel_pos_rows=_rel_pos_rows(tracked, q_stride, kv_stride, rel_pos_spatial, rel_pos_temporal),
+                rel_pos_rows=schedule.rel_pos_rows(
+                    tracked, q_stride, kv_stride, rel_pos_spatial, rel_pos_temporal
+                ),
                 class_token=class_token,
                 class_token_log_frames=class_token_log_frames,
                 dropout_rate=dropout_rate,
@@ -359,13 +376,6 @@ class MViT(nn.Module):
             self.pos_embed[:, -table.shape[0] :] = table
         self.head.projection.weight.mul_(self.head_init_scale)
         self.head.projection.bias.mul_(self.head_init_scale)
-        self.reset_buffers()
-
-    def reset_buffers(self) -> None:
-        """Fills the index buffers, which no checkpoint holds, for a model built on the meta device."""
-        for module in self.modules():
-            if isinstance(module, PoolingAttention):
-                module.reset_buffers()
 
     def _add_position_embedding(self, dim: int, class_token: bool) -> None:
         T, H, W = self.grid
@@ -386,20 +396,16 @@ class MViT(nn.Module):
 
     def _position(self, grid: Grid) -> Tensor:
         """Position embedding of the class token, if any, and of the tokens of a grid: (1, [1 +] T*H*W, C)."""
+        first = 0 if self.cls_token is None else 1
         if self.position_embedding == "separable":
-            space = resize_spatial(self.pos_embed_spatial, self.grid[1:], grid[1:])
-            time = resize_temporal(self.pos_embed_temporal, grid[0])
             # (1, T, 1, C) + (1, 1, H*W, C) -> (1, T*H*W, C)
-            patches = (time[:, :, None] + space[:, None]).flatten(1, 2)
-            return (
-                patches if self.pos_embed_class is None else torch.cat([self.pos_embed_class, patches], dim=1)
-            )
-        position: Tensor = self.pos_embed
-        if grid != self.grid:
-            first = 0 if self.cls_token is None else 1
-            patches = resize_joint(position[:, first:], self.grid, grid)
-            position = torch.cat([position[:, :first], patches], dim=1)
-        return 2 * position if self.position_embedding == "sincos" else position
+            patches = (self.pos_embed_temporal[:, :, None] + self.pos_embed_spatial[:, None]).flatten(1, 2)
+            prefix: list[Tensor] = [] if self.pos_embed_class is None else [self.pos_embed_class]
+        else:
+            scale = 2 if self.position_embedding == "sincos" else 1
+            prefix = [scale * self.pos_embed[:, :first]]
+            patches = scale * self.pos_embed[:, first:]
+        return torch.cat([*prefix, resize_joint(patches, self.grid, grid)], dim=1)
 
     def _patches(self, x: Tensor) -> Tensor:
         return x if self.cls_token is None else x[:, 1:]
@@ -419,55 +425,13 @@ class MViT(nn.Module):
         return clip
 
 
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, choices))}")
-
-
-def _by_block(name: str, entries: Sequence[Sequence[Any]], num_blocks: int) -> dict[int, tuple[Any, ...]]:
-    """((block, value, ...), ...) -> {block: (value, ...)}; the last entry of a block wins."""
-    for entry in entries:
-        if not 0 <= entry[0] < num_blocks:
-            raise ValueError(
-                f"{name} names block {entry[0]}, but the last one it can name is {num_blocks - 1}; "
-                f"give {name} too when you change depth"
-            )
-    return {int(entry[0]): tuple(entry[1:]) for entry in entries}
-
-
-def _adaptive_strides(
-    first: Sequence[int], q_stride_of: dict[int, tuple[int, ...]], depth: int
-) -> dict[int, tuple[int, ...]]:
-    """Key-value stride of every block: smaller where the map is, so that all stages have as many keys."""
-    stride = triple(first)
-    strides: dict[int, tuple[int, ...]] = {}
-    for i in range(depth):
-        if i in q_stride_of:
-            stride = floor_divided(stride, q_stride_of[i])
-        strides[i] = stride
-    return strides
-
-
-def _pool_kernel(stride: Sequence[int] | None, kernel: Sequence[int] | None) -> tuple[int, ...] | None:
-    if stride is None:
-        return None
-    return tuple(kernel) if kernel is not None else tuple(s + 1 if s > 1 else 1 for s in stride)
-
-
-def _rel_pos_rows(
-    tracked: Grid,
-    q_stride: Sequence[int] | None,
-    kv_stride: Sequence[int] | None,
-    spatial: bool,
-    temporal: bool,
-) -> tuple[int, int, int]:
-    """Rows of the (t, h, w) tables. Both spatial ones follow the longer side and the strides along H, the
-    temporal one ignores strides, as in PySlowFast and torchvision; the forward interpolates where needed."""
-    side = max(tracked[1:])
-    query = side // (q_stride[1] if q_stride is not None else 1)
-    key = side // (kv_stride[1] if kv_stride is not None else 1)
-    spatial_rows = 2 * max(query, key, 1) - 1 if spatial else 0
-    return (2 * tracked[0] - 1 if temporal else 0), spatial_rows, spatial_rows
+def _check_same_grid(query_grid: Grid, skip_grid: Grid, grid: Grid) -> None:
+    if query_grid != skip_grid:
+        raise ValueError(
+            f"pool_kvq_kernel makes the {grid} tokens (t, h, w) {query_grid}, and max pooling of the skip "
+            f"connection with a kernel of stride + 1 makes them {skip_grid}; use odd kernels with strides of "
+            "1 or even strides, or pool_kvq_kernel=None"
+        )
 
 
 # The published sizes. GFLOPs and accuracies: the papers, PySlowFast's model zoo.
