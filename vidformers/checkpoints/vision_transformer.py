@@ -4,6 +4,7 @@ Inflated, spatial positions serve all frames; temporal ones and the output of te
 """
 
 import math
+import re
 from collections.abc import Iterable
 
 import torch
@@ -50,7 +51,9 @@ def matches_timm(names: Iterable[str]) -> bool:
 
 def matches_slowfast(names: Iterable[str]) -> bool:
     names = set(names)
+    # MViT's and Hiera's names are a superset.
     multiscale = any(part in name for name in names for part in (".pool_", ".norm_q.", ".rel_pos_"))
+    multiscale = multiscale or any(re.fullmatch(r"blocks\.\d+\.proj\.weight", name) for name in names)
     ours = {"time_embed", "fc_norm.weight", "blocks.0.attn.q_bias", "blocks.0.temporal_fc.weight"} & names
     return {_STEM, _BLOCK, "head.projection.weight"} <= names and not multiscale and not ours
 
