@@ -135,6 +135,13 @@ def test_official_names(prefix: str) -> None:
     assert all(converted[name] is tensor for name, tensor in ours.items())
 
 
+def test_weights_of_a_relative_are_not_taken() -> None:
+    """MSG-Transformer's names are nearly the official Swin's."""
+    case = load_case(find_cases("msg_transformer/*.pt")[0])
+    with pytest.raises(ValueError, match="not those of a Swin, but of a MSGTransformer"):
+        load_weights(create_model("swin_tiny"), case["state_dict"])
+
+
 def test_tables_of_clipped_windows() -> None:
     """timm makes its tables for min(window, map); we look the same numbers up in the whole window's."""
     torch.manual_seed(0)

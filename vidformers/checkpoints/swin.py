@@ -27,7 +27,11 @@ def matches_official(names: Iterable[str]) -> bool:
     """Whether these are the official names (also of Video Swin, under `backbone.`): the merging is in the
     stage before it."""
     names = set(names)
-    return any(f"{prefix}layers.0.downsample.norm.weight" in names for prefix in ("", "backbone."))
+    return any(
+        {f"{prefix}layers.0.blocks.0.{_TABLE}", f"{prefix}layers.0.downsample.norm.weight"} <= names
+        for prefix in ("", "backbone.")
+        if f"{prefix}msg_tokens" not in names  # MSG-Transformer is built like Swin
+    )
 
 
 def matches_torchvision(names: Iterable[str]) -> bool:

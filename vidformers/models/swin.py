@@ -31,6 +31,7 @@ from vidformers.layers.partition import (
     unpartition,
 )
 from vidformers.layers.position_bias import TableBias
+from vidformers.layers.pyramid import drop_path_rates, stage_layer_id
 from vidformers.layers.sizes import Grid, triple
 from vidformers.models.registry import register_model
 
@@ -149,7 +150,7 @@ class SwinStage(nn.Module):
         size = x.shape[1:4]
         window = clip_group(self.window, size)
         if not self.clips_plane:
-            window = (window[0], *self.window[1:])
+            window = (window[0], self.window[1], self.window[2])
         half = triple([w // 2 for w in self.window])
         # The masks are those of all blocks of the stage.
         shifts = (ZEROS, clip_shift(half, self.window, size))
@@ -257,10 +258,10 @@ class Swin(nn.Module):
             in_channels, embed_dim, self.patch_size, patch_time_padding, norm_eps
         )
         self.pos_drop = nn.Dropout(dropout_rate)
-        rates = [drop_path_rate * j / max(self.num_layers - 1, 1) for j in range(self.num_layers)]
         self.layers = nn.ModuleList()
-        for i, (depth, heads) in enumerate(zip(depths, num_heads, strict=True)):
-            first = sum(depths[:i])
+        for i, (rates, heads) in enumerate(
+            zip(drop_path_rates(drop_path_rate, depths), num_heads, strict=True)
+        ):
             dim = embed_dim * 2**i
             if dim % heads:
                 raise ValueError(
@@ -280,7 +281,7 @@ class Swin(nn.Module):
                 corner_bias=small_window_bias == "corner",
                 roll_before_padding=padding_style == "timm",
                 dropout_rate=dropout_rate,
-                drop_path_rates=rates[first : first + depth],
+                drop_path_rates=rates,
                 activation_checkpointing=activation_checkpointing,
             )
             self.layers.append(stage)
@@ -311,7 +312,7 @@ class Swin(nn.Module):
         if not name.startswith("layers."):
             return self.num_layers + 1
         _, stage, part, block, *_ = name.split(".")
-        return sum(self.depths[: int(stage)]) + (int(block) if part == "blocks" else 0) + 1
+        return stage_layer_id(int(stage), int(block) if part == "blocks" else 0, self.depths)
 
     def reset_parameters(self) -> None:
         """Initialises as the published code: Linears and tables normal (0.02), biases 0."""
