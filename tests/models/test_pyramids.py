@@ -259,6 +259,8 @@ def test_training_options(name: str) -> None:
     rates = [m.drop_rate for m in model.modules() if hasattr(m, "drop_rate")]
     assert rates[-1] == 0.5
     assert rates == sorted(rates)
+    assert rates[0] == 0
+    assert {m.p for m in model.modules() if isinstance(m, nn.Dropout)} == {0.1}
 
 
 @pytest.mark.parametrize("name", TINY_NAMES)
@@ -312,3 +314,65 @@ def test_layers_for_layer_wise_decay(name: str) -> None:
         handle.remove()
     assert seen == sorted(seen)
     assert set(seen) == set(range(model.num_layers + 2))
+
+
+def test_no_weight_decay() -> None:
+    """Positions, class tokens and positional encoding generators."""
+    kinds = {name: {n.split(".")[0] for n in tiny(name).no_weight_decay()} for name in TINY_NAMES}
+    assert kinds == {
+        "cpvt_tiny": {"cls_token", "peg"},
+        "pvt_tiny": {"cls_token", "pos_embed_class", "pos_embed_spatial", "pos_embed_temporal"},
+        "pvt_v2_tiny": set(),
+        "twins_pcpvt_tiny": {"pos_block"},
+        "twins_svt_tiny": {"pos_block"},
+    }
+
+
+@pytest.mark.parametrize("name", TINY_NAMES)
+def test_initialisation(name: str) -> None:
+    torch.manual_seed(0)
+    model = vf.create_model(name)
+    for module_name, module in model.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv3d | nn.LayerNorm):
+            assert not module.bias.any(), module_name
+        if isinstance(module, nn.Linear):
+            assert module.weight.std().item() == pytest.approx(0.02, rel=0.2), module_name
+        if isinstance(module, nn.Conv3d):
+            fan_out = module.weight[0].numel() * module.out_channels / module.in_channels
+            assert module.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.2), module_name
+    for parameter_name, parameter in model.named_parameters():
+        if parameter_name.startswith(("pos_embed", "cls_token")):
+            assert 0.01 < parameter.std() < 0.03, parameter_name
+
+
+@pytest.mark.parametrize("name", TINY_NAMES)
+def test_features_are_the_normed_patches(name: str) -> None:
+    model = tiny(name).eval()
+    normed: list[torch.Tensor] = []
+    norm = model.stages[-1].norm if name == "pvt_v2_tiny" else model.norm
+    clip = torch.randn(2, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), norm.register_forward_hook(lambda _, __, out: normed.append(out)):
+        features = model.forward_features(clip)
+        whole = model(clip)
+    tokens = features.flatten(1, 3)
+    torch.testing.assert_close(normed[0][:, -tokens.shape[1] :], tokens, atol=0, rtol=0)
+    pooled = normed[-1][:, 0] if name == "pvt_tiny" else normed[-1]
+    if name.startswith(("pvt_v2", "twins")):
+        pooled = tokens.mean(dim=1)
+    torch.testing.assert_close(model.head(pooled), whole)
+
+
+@pytest.mark.parametrize("place", [0, 2])
+def test_place_of_the_positional_encoding_of_cpvt(place: int) -> None:
+    """After that block, and past the class token."""
+    model = tiny("cpvt_tiny", peg_after_block=place).eval()
+    seen: dict[str, torch.Tensor] = {}
+    model.blocks[place].register_forward_hook(lambda _, __, out: seen.update(block=out))
+    model.peg.register_forward_hook(lambda _, inputs, out: seen.update(peg_in=inputs[0], peg_out=out))
+    model.blocks[place + 1].register_forward_pre_hook(lambda _, inputs: seen.update(after=inputs[0]))
+    logits(model, torch.randn(1, 3, 4, 32, 32))
+    torch.testing.assert_close(seen["peg_in"], seen["block"][:, 1:], atol=0, rtol=0)
+    torch.testing.assert_close(
+        seen["after"], torch.cat([seen["block"][:, :1], seen["peg_out"]], dim=1), atol=0, rtol=0
+    )
+    assert model.layer_id("peg.proj.bias") == place + 1
