@@ -20,9 +20,11 @@ COPIES = _TESTS / "golden"
 # arch of a case -> module in tests/golden_families with arguments(case, num_frames) -> (class, its arguments)
 FAMILIES = {
     "hiera": "hiera",
+    "maxvit": "maxvit",
     "mvit": "mvit",
     "crossformer": "crossformer",
     "msg_transformer": "msg_transformer",
+    "shuffle_transformer": "shuffle_transformer",
     "swin": "swin",
     "swin3d": "swin",
     "pvt_v1": "pvt",

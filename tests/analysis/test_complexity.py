@@ -34,12 +34,19 @@ def test_published_sizes(name: str) -> None:
         )
 
 
-@pytest.mark.parametrize("overrides", [{}, {"rel_pos_spatial": True, "rel_pos_temporal": True}])
-def test_both_counters_agree(overrides: dict[str, bool]) -> None:
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("mvit_tiny", {}),
+        ("mvit_tiny", {"rel_pos_spatial": True, "rel_pos_temporal": True}),
+        ("shuffle_tiny", {}),
+    ],
+)
+def test_both_counters_agree(name: str, overrides: dict[str, bool]) -> None:
     """fvcore runs the model; the meta device's counter does not, so it counts 2.8 TFLOPs in a second."""
-    model = create_model("mvit_tiny", **overrides)
+    model = create_model(name, **overrides)
     with torch.device("meta"):
-        without_values = create_model("mvit_tiny", **overrides)
+        without_values = create_model(name, **overrides)
     by_fvcore = count_flops(model.train(), (1, 3, 8, 64, 64))
     on_meta = count_flops(without_values, (1, 3, 8, 64, 64))
     assert by_fvcore["total"] == pytest.approx(on_meta["total"], rel=1e-5)

@@ -32,9 +32,12 @@ def test_forward_and_backward(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_logits_are_the_same_in_train_and_eval_mode(name: str) -> None:
     """Registered sizes have no dropout, and no model ends in a softmax."""
-    model, clip = tiny(name), tiny_clip(name)
+    model, clip = tiny(name).train(), tiny_clip(name)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm3d):  # the one layer that is meant to differ
+            module.eval()
     with torch.no_grad():
-        trained, evaluated = model.train()(clip), model.eval()(clip)
+        trained, evaluated = model(clip), model.eval()(clip)
     torch.testing.assert_close(trained, evaluated)
     assert (evaluated.sum(dim=1) - 1).abs().max() > 1e-3
 

@@ -29,9 +29,24 @@ TINY: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
         "embed_dim": 4 * arguments["num_heads"],
         "stages": [min(depth, 2) for depth in arguments["stages"]],
     },
+    "GGTransformer": lambda arguments: {
+        "embed_dim": 8 * arguments["num_heads"][0],
+        "depths": [min(depth, 2) for depth in arguments["depths"]],
+    },
     "MViT": lambda arguments: {"embed_dim": 4 * arguments["num_heads"]},
+    "MaxViT": lambda arguments: {
+        "stem_dim": 8,
+        "embed_dims": [8 * 2**i for i in range(len(arguments["depths"]))],
+        "depths": [min(depth, 2) for depth in arguments["depths"]],
+        "head_dim": 8,
+    },
     "PVT": _tiny_pyramid,
     "PVTv2": _tiny_pyramid,
+    "ShuffleTransformer": lambda arguments: {
+        "stem_dim": 8,
+        "embed_dims": [8 * heads for heads in arguments["num_heads"]],
+        "depths": [2 for _ in arguments["depths"]],
+    },
     "Swin": lambda arguments: {
         "embed_dim": 4 * arguments["num_heads"][0],
         "depths": [min(depth, 2) for depth in arguments["depths"]],

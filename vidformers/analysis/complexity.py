@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# fvcore's rule for a norm with affine parameters, so that both counters below agree.
+# fvcore's rules for norms with affine parameters, in eval mode, so that both counters below agree.
 _FLOPS_PER_NORMED_ELEMENT = 5
+_FLOPS_PER_BATCH_NORMED_ELEMENT = 2
 # PyTorch's names of operators, as its counter sees them, -> fvcore's.
 _FVCORE_NAMES = {
     "convolution": "conv",
@@ -18,7 +19,7 @@ _FVCORE_NAMES = {
     "bmm": "matmul",
     "baddbmm": "matmul",
 }
-_FVCORE_NAMES |= {"native_layer_norm": "layer_norm"}
+_FVCORE_NAMES |= {"native_layer_norm": "layer_norm", "_native_batch_norm_legit_no_training": "batch_norm"}
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -31,7 +32,8 @@ def count_flops(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Any]:
 
     `input_shape` includes the batch: (1, 3, 16, 224, 224). Returns "total" and "by_operator", in single
     multiply-adds (divide by 1e9 for the GFLOPs of papers). Convolutions, linear layers, matrix products,
-    attention, and 5 an element of each norm are counted; softmax, activations, pooling and sums are not.
+    attention, and 5 an element of each norm (2 of a batch norm) are counted; softmax, activations, pooling
+    and sums are not.
 
     A model on the meta device is counted without computing anything, in seconds whatever its size; one with
     values by running it once under fvcore, whose tracing does not work on the meta device.
@@ -67,8 +69,11 @@ def _attention_flops(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
 def _count_on_meta(model: nn.Module, example: Tensor) -> Counter[str]:
     from torch.utils.flop_counter import FlopCounterMode
 
-    norm = {torch.ops.aten.native_layer_norm: _norm_flops}
-    with FlopCounterMode(display=False, custom_mapping=norm) as counter:
+    norms = {
+        torch.ops.aten.native_layer_norm: _norm_flops,
+        torch.ops.aten._native_batch_norm_legit_no_training: _batch_norm_flops,
+    }
+    with FlopCounterMode(display=False, custom_mapping=norms) as counter:
         model(example)
     counts: Counter[str] = Counter()
     for operator, flops in counter.get_flop_counts()["Global"].items():
@@ -79,3 +84,7 @@ def _count_on_meta(model: nn.Module, example: Tensor) -> Counter[str]:
 
 def _norm_flops(input_shape: Sequence[int], *_: Any, **__: Any) -> int:
     return 2 * _FLOPS_PER_NORMED_ELEMENT * math.prod(input_shape)
+
+
+def _batch_norm_flops(input_shape: Sequence[int], *_: Any, **__: Any) -> int:
+    return 2 * _FLOPS_PER_BATCH_NORMED_ELEMENT * math.prod(input_shape)

@@ -9,7 +9,7 @@ class Mlp(nn.Module):
     def __init__(self, in_dim: int, hidden_dim: int, out_dim: int, dropout_rate: float = 0.0):
         super().__init__()
         self.fc1 = nn.Linear(in_dim, hidden_dim)
-        self.act = nn.GELU()
+        self.act: nn.Module = nn.GELU()
         self.fc2 = nn.Linear(hidden_dim, out_dim)
         self.drop = nn.Dropout(dropout_rate)
 

@@ -2,12 +2,15 @@
 
 from vidformers.models.cpvt import CPVT
 from vidformers.models.crossformer import CrossFormer
+from vidformers.models.gg_transformer import GGTransformer
 from vidformers.models.hiera import Hiera
+from vidformers.models.maxvit import MaxViT
 from vidformers.models.msg_transformer import MSGTransformer
 from vidformers.models.mvit import MViT
 from vidformers.models.pvt import PVT
 from vidformers.models.pvt_v2 import PVTv2
 from vidformers.models.registry import create_model, list_models, model_arguments, model_class, register_model
+from vidformers.models.shuffle_transformer import ShuffleTransformer
 from vidformers.models.swin import Swin
 from vidformers.models.twins import TwinsPCPVT, TwinsSVT
 from vidformers.models.vision_transformer import VisionTransformer
@@ -16,10 +19,13 @@ __all__ = [
     "CPVT",
     "PVT",
     "CrossFormer",
+    "GGTransformer",
     "Hiera",
     "MSGTransformer",
     "MViT",
+    "MaxViT",
     "PVTv2",
+    "ShuffleTransformer",
     "Swin",
     "TwinsPCPVT",
     "TwinsSVT",
