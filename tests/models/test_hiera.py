@@ -81,6 +81,7 @@ def test_published_sizes(manifest: str) -> None:
     state = {key: torch.ones(()).expand(shape) for key, shape in published["state_dict"].items()}
     info = vf.load_weights(model.to_empty(device="cpu"), state)
     assert info.source == "hiera"
+    assert vf.model_arguments(name)["norm_eps"] == 1e-6
     assert len(info.matched) == len(state)
     assert not info.resized and not info.inflated
     if changes:  # an image model: its weights fill the registered video model too
@@ -151,7 +152,11 @@ def test_another_family_says_whose_weights_these_are() -> None:
         ({"mask_unit_attn": (True, False)}, "as many entries as there are stages"),
         ({"q_pool": 4}, "must be 0 to 3"),
         ({"position_embedding": "sincos"}, "'sincos' is not one of 'joint', 'separable'"),
-        ({"num_heads": 5}, "embed_dim=24 cannot be divided by num_heads=5"),
+        ({"num_heads": 0}, "num_heads=0 must be a whole number"),
+        ({"stages": ()}, "needs at least one block a stage"),
+        ({"q_stride": 2}, r"q_stride=2 must be three whole numbers \(t, h, w\)"),
+        ({"drop_path_rate": 1.0}, r"drop_path_rate=1\.0 must be at least 0 and below 1"),
+        ({"num_heads": 5}, "not divisible by num_heads=5; use embed_dim=20"),
         ({"num_frames": 7}, "not divisible by the patch stride 2"),
     ],
     ids=str,

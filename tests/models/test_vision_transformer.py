@@ -134,6 +134,7 @@ def test_published_sizes(manifest: str) -> None:
     info = vf.load_weights(model.to_empty(device="cpu"), state)
     assert info.source == manifest.partition("/")[0].replace("vit", "timm")
     assert len(info.matched) == len(state)
+    assert vf.model_arguments(name)["norm_eps"] == 1e-6
     assert not info.resized and not info.inflated
     if changes:  # an image model: its weights fill the registered video model too
         info = vf.load_weights(video.to_empty(device="cpu"), state)
@@ -242,7 +243,10 @@ def test_divided_attention_sees_its_place_in_time_and_its_frame_in_space(
         ({"position_embedding": "sincos", "embed_dim": 24}, "divisible by 16, got 24; use 16 or 32"),
         ({"class_token_log_frames": True, "class_token": False}, "needs class_token=True"),
         ({"class_token_log_frames": True, "attention": "divided"}, "attention='joint'"),
-        ({"num_frames": 0}, "must be at least 1"),
+        ({"num_frames": 0}, "num_frames=0 must be a whole number of at least 1"),
+        ({"num_heads": 0}, "num_heads=0 must be a whole number"),
+        ({"patch_stride": 16}, r"patch_stride=16 must be three whole numbers \(t, h, w\)"),
+        ({"drop_path_rate": -0.1}, r"drop_path_rate=-0\.1 must be at least 0"),
     ],
     ids=str,
 )

@@ -17,16 +17,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vidformers.layers.attention import attention
 from vidformers.layers.clip import as_clip
 from vidformers.layers.drop_path import DropPath
-from vidformers.layers.group_attention import attention_bias
+from vidformers.layers.group_attention import attention_bias, attention_in_groups
 from vidformers.layers.head import ClassifierHead
 from vidformers.layers.mlp import Mlp
 from vidformers.layers.partition import group_mask, partition, unpartition
 from vidformers.layers.patch_embed import PatchEmbed
 from vidformers.layers.position import resize_joint, resize_spatial, resize_temporal
 from vidformers.layers.sizes import Grid, triple
+from vidformers.models.mvit_schedule import (
+    check_choice,
+    check_counts,
+    check_rates,
+    checked_triple,
+    height_and_width,
+)
 from vidformers.models.registry import register_model
 
 POSITION_EMBEDDINGS = ("joint", "separable")
@@ -76,10 +82,9 @@ class MaskUnitAttention(nn.Module):
             None,
             num_prefix=0,
             num_tokens=k.shape[2],
-            num_rows=k.shape[0],
             dtype=q.dtype,
         )
-        out = attention(q, k, v, hidden, self.scale)
+        out = attention_in_groups(q, k, v, hidden, self.scale)
         # (B*G, heads, N, d) -> (B*G, N, heads*d) -> (B, T', H', W', heads*d)
         return self.proj(unpartition(out.transpose(1, 2).flatten(2), query_size, query_window))
 
@@ -175,15 +180,24 @@ class Hiera(nn.Module):
         activation_checkpointing: bool = False,
     ):
         super().__init__()
-        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-        if position_embedding not in POSITION_EMBEDDINGS:
+        height, width = height_and_width(image_size)
+        check_counts(
+            num_frames=num_frames,
+            in_channels=in_channels,
+            num_classes=num_classes,
+            embed_dim=embed_dim,
+            num_heads=num_heads,
+        )
+        check_rates(drop_path_rate=drop_path_rate, head_dropout_rate=head_dropout_rate)
+        check_choice("position_embedding", position_embedding, POSITION_EMBEDDINGS)
+        q_stride = checked_triple("q_stride", q_stride)
+        mask_unit_size = checked_triple("mask_unit_size", mask_unit_size)
+        if embed_dim % num_heads:
             raise ValueError(
-                f"position_embedding={position_embedding!r} is not one of "
-                f"{', '.join(map(repr, POSITION_EMBEDDINGS))}"
+                f"embed_dim={embed_dim} is not divisible by num_heads={num_heads}; "
+                f"use embed_dim={embed_dim // num_heads * num_heads or num_heads}"
             )
-        if num_heads < 1 or embed_dim % num_heads:
-            raise ValueError(f"embed_dim={embed_dim} cannot be divided by num_heads={num_heads}")
-        if len(mask_unit_attn) != len(stages) or min(stages) < 1 or not 0 <= q_pool < len(stages):
+        if len(mask_unit_attn) != len(stages) or min(stages, default=0) < 1 or not 0 <= q_pool < len(stages):
             raise ValueError(
                 f"stages={tuple(stages)} needs at least one block a stage, "
                 f"mask_unit_attn={tuple(mask_unit_attn)} as many entries as there are stages, and "
@@ -192,8 +206,8 @@ class Hiera(nn.Module):
         smallest = triple([stride**q_pool for stride in q_stride])
         if any(unit % small for unit, small in zip(mask_unit_size, smallest, strict=True)):
             raise ValueError(
-                f"mask_unit_size={tuple(mask_unit_size)} must be a multiple of {smallest}, "
-                f"by which q_stride={tuple(q_stride)} shrinks it {q_pool} times; use {smallest}"
+                f"mask_unit_size={mask_unit_size} must be a multiple of {smallest}, "
+                f"by which q_stride={q_stride} shrinks it {q_pool} times; use {smallest}"
             )
 
         self.in_channels = in_channels
@@ -216,7 +230,7 @@ class Hiera(nn.Module):
         else:
             self.pos_embed = nn.Parameter(torch.zeros(1, T * H * W, embed_dim))
 
-        dim, window = embed_dim, triple(mask_unit_size)
+        dim, window = embed_dim, mask_unit_size
         self.blocks = nn.ModuleList()
         for stage, depth in enumerate(stages):
             for i in range(depth):
@@ -228,7 +242,7 @@ class Hiera(nn.Module):
                     dim_out=embed_dim * 2**stage,
                     num_heads=num_heads * 2**stage,
                     mlp_ratio=mlp_ratio,
-                    q_stride=triple(q_stride) if pools else (1, 1, 1),
+                    q_stride=q_stride if pools else (1, 1, 1),
                     window=window if in_units else None,
                     drop_path_rate=drop_path_rate * len(self.blocks) / max(self.num_layers - 1, 1),
                     norm_eps=norm_eps,

@@ -30,6 +30,13 @@ from vidformers.layers.position import (
     sinusoid,
 )
 from vidformers.layers.sizes import Grid, triple
+from vidformers.models.mvit_schedule import (
+    check_choice,
+    check_counts,
+    check_rates,
+    checked_triple,
+    height_and_width,
+)
 from vidformers.models.registry import register_model
 
 ATTENTIONS = ("joint", "divided", "space_only")
@@ -250,16 +257,25 @@ class VisionTransformer(nn.Module):
         activation_checkpointing: bool = False,
     ):
         super().__init__()
-        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-        _check_choice("attention", attention, ATTENTIONS)
-        _check_choice("position_embedding", position_embedding, POSITION_EMBEDDINGS)
+        height, width = height_and_width(image_size)
+        check_counts(
+            num_frames=num_frames,
+            in_channels=in_channels,
+            num_classes=num_classes,
+            embed_dim=embed_dim,
+            depth=depth,
+            num_heads=num_heads,
+        )
+        check_rates(
+            drop_path_rate=drop_path_rate, dropout_rate=dropout_rate, head_dropout_rate=head_dropout_rate
+        )
+        check_choice("attention", attention, ATTENTIONS)
+        check_choice("position_embedding", position_embedding, POSITION_EMBEDDINGS)
         if embed_dim % num_heads:
             raise ValueError(
                 f"embed_dim={embed_dim} is not divisible by num_heads={num_heads}; "
                 f"use embed_dim={embed_dim // num_heads * num_heads or num_heads}"
             )
-        if min(num_frames, height, width) < 1:
-            raise ValueError(f"num_frames={num_frames} and image_size={image_size} must be at least 1")
         if class_token_log_frames and not (class_token and attention == "joint"):
             raise ValueError("class_token_log_frames=True needs class_token=True and attention='joint'")
 
@@ -271,9 +287,13 @@ class VisionTransformer(nn.Module):
         self.activation_checkpointing = activation_checkpointing
         self.head_init_scale = head_init_scale
 
-        self.patch_embed = PatchEmbed(in_channels, embed_dim, patch_kernel, patch_stride)
-        sizes = zip((num_frames, height, width), patch_stride, strict=True)
-        self.grid = triple([-(-size // stride) for size, stride in sizes])
+        kernel, stride = (
+            checked_triple("patch_kernel", patch_kernel),
+            checked_triple("patch_stride", patch_stride),
+        )
+        self.patch_embed = PatchEmbed(in_channels, embed_dim, kernel, stride)
+        sizes = zip((num_frames, height, width), stride, strict=True)
+        self.grid = triple([-(-size // s) for size, s in sizes])
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if class_token else None
         self._add_position_embedding(embed_dim)
         self.pos_drop = nn.Dropout(dropout_rate)
@@ -430,11 +450,6 @@ class VisionTransformer(nn.Module):
         # (1, T, 1, C) + (1, 1, S, C) -> (1, T*S, C)
         time = resize_temporal(self.time_embed, grid[0])
         return class_position, (time[:, :, None] + patches[:, None]).flatten(1, 2)
-
-
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, choices))}")
 
 
 # The published sizes. GFLOPs: fvcore, checked by the tests. Accuracies: the projects' own tables.
