@@ -8,13 +8,20 @@ import torch
 from torch import nn
 
 import vidformers as vf
-from tests.golden import COPIES, build, find_cases, load_case
+from tests.golden import build, find_cases, load_case
 from tests.golden_families import cpvt, pvt, twins
-from tests.golden_json import load_json
+from tests.models.parity import (
+    check_case,
+    check_moving_clip,
+    check_published,
+    load_manifest,
+    logits,
+    manifests,
+    still,
+)
 from tests.models.tiny import tiny
 from vidformers.analysis.complexity import count_flops
-from vidformers.checkpoints import load_weights, to_our_names
-from vidformers.checkpoints.families import FAMILIES
+from vidformers.checkpoints import load_weights
 from vidformers.models import CPVT, PVT, PVTv2, TwinsPCPVT, TwinsSVT
 
 CASES = find_cases("pvt_v*/*.pt", "cpvt/*.pt", "twins_*/*.pt")
@@ -22,11 +29,6 @@ WITH_CLASS_TOKEN = [name for name in CASES if name.startswith(("pvt_v1", "cpvt/c
 SVT = [name for name in CASES if name.startswith("twins_svt")]
 TWINS = [name for name in CASES if name.startswith("twins")]
 ARGUMENTS = {"pvt_v1": pvt, "pvt_v2": pvt, "cpvt": cpvt, "twins_pcpvt": twins, "twins_svt": twins}
-MANIFESTS = sorted(
-    (path.parent.name, path.name.removesuffix(".json.gz"))
-    for pattern in ("pvt_*/*.gz", "twins_*/*.gz")
-    for path in (COPIES / "manifests").glob(pattern)
-)
 ONE_FRAME = ((1, 8, 8), (1, 4, 4), (1, 2, 2), (1, 1, 1))
 # what makes a registered video model its image original
 IMAGE_FORM: dict[str, dict[str, Any]] = {
@@ -35,17 +37,13 @@ IMAGE_FORM: dict[str, dict[str, Any]] = {
     "twins_pcpvt": {"peg_kernel": (1, 3, 3)},
     "twins_svt": {"peg_kernel": (1, 3, 3), "window_sizes": ((1, 7, 7),) * 4},
 }
+MANIFESTS = [(family, name) for family in IMAGE_FORM for name in manifests(family)]
 NAMES = [name for name in vf.list_models() if name.startswith(("pvt", "cpvt", "twins"))]
 TINY_NAMES = [name for name in NAMES if name.endswith("_tiny")]
 
 
-def logits(model: nn.Module, clip: torch.Tensor) -> torch.Tensor:
-    with torch.no_grad():
-        return model(clip)
-
-
-def still(case: dict[str, Any], num_frames: int) -> torch.Tensor:
-    return case["input"].unsqueeze(2).repeat(1, 1, num_frames, 1, 1)
+def still_clip(case: dict[str, Any], num_frames: int) -> torch.Tensor:
+    return still(case["input"], num_frames)
 
 
 def video_model(case: dict[str, Any], num_frames: int, **changes: Any) -> nn.Module:
@@ -57,22 +55,14 @@ def video_model(case: dict[str, Any], num_frames: int, **changes: Any) -> nn.Mod
 
 @pytest.mark.parametrize("name", CASES)
 def test_logits(name: str) -> None:
-    case = load_case(name)
-    model = build(case)
-    torch.testing.assert_close(logits(model, case["input"]), case["logits"], atol=1e-5, rtol=0)
-    exact = logits(model.double(), case["input"].double())
-    torch.testing.assert_close(exact, case["logits_fp64"], atol=1e-9, rtol=0)
+    check_case(name)
 
 
 @pytest.mark.parametrize("num_frames", [1, 4, 7, 8])
 @pytest.mark.parametrize("name", CASES)
 def test_still_clip_gives_the_image_logits(name: str, num_frames: int) -> None:
     """7 tokens in time fill neither windows nor reductions of 2."""
-    case = load_case(name)
-    model, clip = build(case, num_frames=num_frames), still(case, num_frames)
-    torch.testing.assert_close(logits(model, clip), case["logits"], atol=1e-5, rtol=0)
-    exact = logits(model.double(), clip.double())
-    torch.testing.assert_close(exact, case["logits_fp64"], atol=1e-9, rtol=0)
+    check_case(name, num_frames)
 
 
 @pytest.mark.parametrize("num_frames", [1, 3, 5])
@@ -80,7 +70,7 @@ def test_still_clip_gives_the_image_logits(name: str, num_frames: int) -> None:
 def test_still_clip_of_another_length(name: str, num_frames: int) -> None:
     """Than the model was made for: the last tubelet is not full, the only one included."""
     case = load_case(name)
-    exact = logits(build(case, num_frames=8).double(), still(case, num_frames).double())
+    exact = logits(build(case, num_frames=8).double(), still_clip(case, num_frames).double())
     torch.testing.assert_close(exact, case["logits_fp64"], atol=1e-9, rtol=0)
 
 
@@ -92,7 +82,7 @@ def test_zeros_after_the_last_frame_are_seen(name: str) -> None:
     embed = next(module for module in model.modules() if hasattr(module, "time_padding"))
     assert embed.stride[0] == 2
     embed.time_padding = "zero"
-    assert (logits(model, still(case, 7)) - case["logits"]).abs().max() > 1e-2
+    assert (logits(model, still_clip(case, 7)) - case["logits"]).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("name", WITH_CLASS_TOKEN)
@@ -100,19 +90,21 @@ def test_class_token_beside_many_frames_is_seen(name: str) -> None:
     """Negative control: without the correction the class token loses its share of the attention."""
     case = load_case(name)
     model = video_model(case, 8, class_token_log_frames=False)
-    assert (logits(model, still(case, 8)) - case["logits"]).abs().max() > 1e-2
+    assert (logits(model, still_clip(case, 8)) - case["logits"]).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("name", SVT)
 def test_visible_padding_in_time_is_seen(name: str) -> None:
     """Negative control. Hiding the padding in H and W too keeps still clips still, but is not timm's way."""
     case = load_case(name)
-    assert (logits(video_model(case, 7, pad_mask="none"), still(case, 7)) - case["logits"]).abs().max() > 1e-2
-    hidden = logits(video_model(case, 7, pad_mask="all"), still(case, 7))
+    assert (
+        logits(video_model(case, 7, pad_mask="none"), still_clip(case, 7)) - case["logits"]
+    ).abs().max() > 1e-2
+    hidden = logits(video_model(case, 7, pad_mask="all"), still_clip(case, 7))
     padded = name.endswith("pad")
     assert ((hidden - case["logits"]).abs().max() > 1e-3) == padded
     torch.testing.assert_close(
-        hidden, logits(video_model(case, 1, pad_mask="all"), still(case, 1)), atol=1e-5, rtol=0
+        hidden, logits(video_model(case, 1, pad_mask="all"), still_clip(case, 1)), atol=1e-5, rtol=0
     )
 
 
@@ -124,16 +116,12 @@ def test_faded_position_encoding_is_seen(name: str) -> None:
     with torch.no_grad():
         for peg in model.pos_block:
             peg.proj.weight.copy_(peg.proj.weight.mean(dim=2, keepdim=True))
-    assert (logits(model, still(case, 4)) - case["logits"]).abs().max() > 1e-2
+    assert (logits(model, still_clip(case, 4)) - case["logits"]).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_moving_clip_is_not_the_mean_of_its_frames(name: str) -> None:
-    case = load_case(name)
-    clip = torch.stack([case["input"].roll(7 * t, dims=-1) for t in range(8)], dim=2)
-    image = build(case)
-    each = torch.stack([logits(image, frame) for frame in clip.unbind(2)]).mean(dim=0)
-    assert (logits(build(case, num_frames=8), clip) - each).abs().max() > 1e-2
+    check_moving_clip(name)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -158,37 +146,17 @@ def test_inflated_names(name: str) -> None:
 @pytest.mark.parametrize(("family", "name"), MANIFESTS)
 def test_published_checkpoints_fit(family: str, name: str) -> None:
     """Every name and shape of the published files, without their values."""
-    content = load_json(f"manifests/{family}/{name}.json")
+    content = load_manifest(family, name)
     registered = re.sub("_(tiny|small|medium|base|large)$", lambda found: found[0][:2], name)
-    state = {key: torch.empty(shape, device="meta") for key, shape in content["state_dict"].items()}
+    form = {"num_frames": 1, "tubelet_size": 1, "sr_ratios": ONE_FRAME, **IMAGE_FORM[family]}
     with torch.device("meta"):
-        image = vf.create_model(
-            registered,
-            num_frames=1,
-            tubelet_size=1,
-            num_classes=1000,
-            sr_ratios=ONE_FRAME,
-            **IMAGE_FORM[family],
-        )
+        image = vf.create_model(registered, num_classes=1000, **form)
         video = vf.create_model(registered, num_classes=1000)
-    assert sum(p.numel() for p in image.parameters()) == content["num_params"]
+    check_published(content, image, video)
     flops = count_flops(image, content["input_shape"])["total"]
     # fvcore counts more: linear attention's pooling, and PVT's resizing of positions to the size they have.
     more = 2e-3 if name.endswith("_li") or family == "pvt_v1" else 1e-4
     assert flops / 1e9 == pytest.approx(content["gflops"], abs=more)
-    for model in (image, video):
-        class_name = type(model).__name__
-        source, converted = to_our_names(state, class_name)
-        assert source == ("official" if family == "pvt_v1" else "timm")
-        adapted = FAMILIES[class_name].adapt(converted, model)
-        fitted = {key: tuple(tensor.shape) for key, tensor in adapted.state.items()}
-        assert fitted == {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-        assert not adapted.resized
-        assert bool(adapted.inflated) == (model is video)
-
-
-def test_there_are_manifests() -> None:
-    assert {family for family, _ in MANIFESTS} == set(IMAGE_FORM)
 
 
 def test_official_names_of_pvt_v2() -> None:
@@ -261,6 +229,13 @@ def test_training_options(name: str) -> None:
     assert rates == sorted(rates)
     assert rates[0] == 0
     assert {m.p for m in model.modules() if isinstance(m, nn.Dropout)} == {0.1}
+
+
+@pytest.mark.parametrize("name", TINY_NAMES)
+def test_without_biases_of_queries_keys_and_values(name: str) -> None:
+    names = {n for n, _ in tiny(name, qkv_bias=False).named_parameters()}
+    assert not [n for n in names if n.endswith((".qkv.bias", ".q.bias", ".kv.bias"))]
+    assert [n for n in names if n.endswith("attn.proj.bias")]
 
 
 @pytest.mark.parametrize("name", TINY_NAMES)
@@ -376,3 +351,18 @@ def test_place_of_the_positional_encoding_of_cpvt(place: int) -> None:
         seen["after"], torch.cat([seen["block"][:, :1], seen["peg_out"]], dim=1), atol=0, rtol=0
     )
     assert model.layer_id("peg.proj.bias") == place + 1
+
+
+@pytest.mark.parametrize("name", TINY_NAMES)
+def test_checkpointing_computes_blocks_again(name: str) -> None:
+    model = tiny(name, activation_checkpointing=True).train()
+    calls: list[nn.Module] = []
+    norms = [module for n, module in model.named_modules() if n.endswith("norm2")]
+    for norm in norms:
+        norm.register_forward_hook(lambda norm, *_: calls.append(norm))
+    clip = torch.randn(1, 3, 2, 32, 32)
+    model(clip).sum().backward()
+    assert [calls.count(norm) for norm in norms] == [2] * len(norms)
+    logits(model, clip)
+    model.eval()(clip).sum().backward()
+    assert [calls.count(norm) for norm in norms] == [4] * len(norms)
