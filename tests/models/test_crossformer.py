@@ -195,6 +195,19 @@ def test_the_published_groups_fill_the_map() -> None:
     assert model.layers[0].blocks[0].layout((8, 56, 56))[1] == (1, 1, 1)
 
 
+def test_groups_of_small_and_of_uneven_maps() -> None:
+    """No group is longer than its axis, where every interval would take its tokens apart; padding on both
+    sides leaves the odd row to the end, and never precedes the first frame."""
+    arguments = {"patch_kernels": [(1, 4, 4)], "patch_stride": (1, 4, 4), "pad_side": "both"}
+    with torch.device("meta"):
+        model = vf.create_model("crossformer_s", interval=((8, 8, 8),) * 4, **arguments)
+    near, far = model.layers[0].blocks
+    assert far.layout((3, 5, 7)) == ((3, 5, 7), (1, 1, 1), (0, 0, 0))
+    assert near.layout((9, 5, 10)) == ((4, 5, 7), (1, 1, 1), (0, 0, 2))
+    assert near.layout((9, 18, 4)) == ((4, 7, 4), (1, 1, 1), (0, 1, 0))
+    assert far.layout((9, 53, 4)) == ((4, 7, 4), (8, 8, 1), (0, 1, 0))
+
+
 def test_cooling_layers_follow_every_third_block_but_the_last() -> None:
     with torch.device("meta"):
         model = vf.create_model("crossformer_pp_h")

@@ -243,6 +243,14 @@ def test_one_messenger_for_each_window_is_left() -> None:
     assert messengers.shape == (1, 2, 1, 1, 512)
 
 
+def test_no_pixel_is_dropped() -> None:
+    """Every stride rounds up: 21 pixels are 6 patches, the last one of 1, and 3 after the merge."""
+    image_model, _ = pair()
+    with torch.no_grad():
+        features = image_model.forward_features(random_image(36, 21))
+    assert features.shape == (2, 1, 5, 3, 64)
+
+
 def test_layers_and_decay() -> None:
     with torch.device("meta"):
         model = vf.create_model("msg_t")
