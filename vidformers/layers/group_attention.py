@@ -22,14 +22,13 @@ def attention_bias(
     *,
     num_prefix: int,
     num_tokens: int,
-    num_rows: int,
     dtype: torch.dtype,
 ) -> Tensor | None:
-    """The sum of what is added to the logits, broadcastable to (B*G, heads, P+N, P+N), or None.
+    """The sum of what is added to the logits of a clip's groups: broadcastable to (G, heads, P+N, P+N).
 
     position (heads, N, N), or (heads, P+N, P+N) where it covers the P prefix tokens too; mask bool (G, N or
     1, N), True where a query may see a key (prefix keys are always seen); prefix_logit of the prefix keys,
-    for every query: () or (G,). num_tokens = N, num_rows = B*G.
+    for every query: () or (G,). num_tokens = N.
     """
     bias = None
     if position is not None:
@@ -48,14 +47,23 @@ def attention_bias(
         key = prefix_logit.to(dtype).reshape(-1, 1, 1, 1).expand(-1, 1, 1, num_prefix)
         key = F.pad(key, (0, num_tokens))
         by_group = key if by_group is None else by_group + key
-    if by_group is None:
-        return bias
-    if bias is not None:
-        by_group = by_group + bias  # (G, heads, P+N, P+N)
-    if by_group.shape[0] == 1:
-        return by_group
-    # (G, ...) -> (B*G, ...): a row is clip * G + group
-    return by_group.repeat(num_rows // by_group.shape[0], 1, 1, 1)
+    if bias is None or by_group is None:
+        return by_group if bias is None else bias
+    return bias + by_group
+
+
+def attention_in_groups(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+    """`attention` of rows (B*G, heads, Nq or Nk, d), the bias being that of a clip's groups: broadcastable to
+    (G, heads, Nq, Nk), as `attention_bias` gives it."""
+    if bias is None or bias.shape[0] == 1:
+        return attention(q, k, v, bias, scale)
+    # Groups as heads, so that the clips share the bias, which can be larger than all the rest:
+    # (B*G, heads, N, d) -> (B, G*heads, N, d)
+    num_groups, heads = bias.shape[0], q.shape[1]
+    shape = q.shape
+    q, k, v = (part.reshape(-1, num_groups * heads, *part.shape[2:]) for part in (q, k, v))
+    bias = bias.expand(-1, heads, -1, -1).flatten(0, 1)[None]
+    return attention(q, k, v, bias, scale).reshape(shape)
 
 
 class GroupAttention(nn.Module):
@@ -110,7 +118,7 @@ class GroupAttention(nn.Module):
         prefix_logit: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """As forward, without the projection; and the values, (B*G, P+N, C) both."""
-        rows, num_tokens, _ = groups.shape
+        num_tokens = groups.shape[1]
         # (B*G, P+N, 3*heads*d) -> 3 x (B*G, heads, P+N, d)
         q, k, v = self.qkv(groups).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         position = self.position_bias(group) if self.position_bias is not None else None
@@ -120,10 +128,9 @@ class GroupAttention(nn.Module):
             prefix_logit,
             num_prefix=num_prefix,
             num_tokens=num_tokens - num_prefix,
-            num_rows=rows,
             dtype=q.dtype,
         )
-        out = attention(q, k, v, bias, self.scale)
+        out = attention_in_groups(q, k, v, bias, self.scale)
         # (B*G, heads, P+N, d) -> (B*G, P+N, heads*d)
         return out.transpose(1, 2).flatten(2), v.transpose(1, 2).flatten(2)
 
