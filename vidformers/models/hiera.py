@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vidformers.layers.attention import attention
 from vidformers.layers.clip import as_clip
 from vidformers.layers.drop_path import DropPath
-from vidformers.layers.group_attention import attention_bias, attention_in_groups
+from vidformers.layers.group_attention import masked_logit
 from vidformers.layers.head import ClassifierHead
 from vidformers.layers.mlp import Mlp
 from vidformers.layers.partition import group_mask, partition, unpartition
@@ -76,17 +77,18 @@ class MaskUnitAttention(nn.Module):
             partition(part, group).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for part, group in ((q, query_window), (k, window), (v, window))
         )
-        hidden = attention_bias(
-            None,
-            group_mask(size, window, device=x.device),
-            None,
-            num_prefix=0,
-            num_tokens=k.shape[2],
-            dtype=q.dtype,
-        )
-        out = attention_in_groups(q, k, v, hidden, self.scale)
+        out = attention(q, k, v, self._hidden_padding(size, window, k), self.scale)
         # (B*G, heads, N, d) -> (B*G, N, heads*d) -> (B, T', H', W', heads*d)
         return self.proj(unpartition(out.transpose(1, 2).flatten(2), query_size, query_window))
+
+    def _hidden_padding(self, size: Grid, window: Grid, k: Tensor) -> Tensor | None:
+        """What hides the keys that are padding: (B*G, 1, 1, N), added to the logits; None if there is none."""
+        mask = group_mask(size, window, device=k.device)
+        if mask is None:
+            return None
+        hidden = k.new_zeros(mask.shape).masked_fill(~mask, masked_logit(k.dtype))
+        # (G, 1, N) -> (B*G, 1, 1, N)
+        return hidden.repeat(k.shape[0] // mask.shape[0], 1, 1)[:, None]
 
 
 class HieraBlock(nn.Module):
