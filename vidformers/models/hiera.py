@@ -82,7 +82,7 @@ class MaskUnitAttention(nn.Module):
         return self.proj(unpartition(out.transpose(1, 2).flatten(2), query_size, query_window))
 
     def _hidden_padding(self, size: Grid, window: Grid, k: Tensor) -> Tensor | None:
-        """What hides the keys that are padding: (B*G, 1, 1, N), added to the logits; None if there is none."""
+        """Added to the logits to hide the keys that are padding: (B*G, 1, 1, N); None if there are none."""
         mask = group_mask(size, window, device=k.device)
         if mask is None:
             return None
