@@ -25,6 +25,7 @@ from vidformers.checkpoints import load_weights
 from vidformers.checkpoints.maxvit import convert
 from vidformers.layers.conv import Conv3d
 from vidformers.models import MaxViT, create_model
+from vidformers.models.maxvit import PartitionAttention, SqueezeExcite
 
 CASES = find_cases("maxvit/maxvit_tf_*.pt")
 
@@ -38,6 +39,30 @@ def test_logits(name: str, num_frames: int | None) -> None:
 
 def test_moving_clip() -> None:
     check_moving_clip(CASES[0])
+
+
+def test_squeeze_excitation_sees_all_frames() -> None:
+    """One gate a channel and clip, of the mean over frames too; a still clip cannot tell."""
+    torch.manual_seed(0)
+    x = torch.rand(2, 4, 3, 5, 5) + 1
+    gate = SqueezeExcite(4, 2)(x) / x
+    torch.testing.assert_close(gate, gate[:, :, :1, :1, :1].expand_as(gate))
+    assert gate.std() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("kind", "seen"),
+    [("window", [[0, 1], [0, 1], [2, 3], [2, 3]]), ("grid", [[0, 2], [1, 3], [0, 2], [1, 3]])],
+)
+def test_windows_and_grids_span_frames(kind: str, seen: list[list[int]]) -> None:
+    torch.manual_seed(0)
+    options = {"mlp_ratio": 2.0, "dropout_rate": 0.0, "drop_path_rate": 0.0, "norm_eps": 1e-5}
+    block = PartitionAttention(dim=8, head_dim=4, kind=kind, size=(2, 2, 2), **options)
+    x = torch.randn(1, 4, 4, 4, 8, requires_grad=True)
+    out = block(x)
+    for t in range(4):
+        (gradient,) = torch.autograd.grad(out[:, t].square().sum(), x, retain_graph=True)
+        assert gradient.abs().amax(dim=(0, 2, 3, 4)).nonzero().flatten().tolist() == seen[t]
 
 
 def rebuilt(case: dict[str, Any], num_frames: int, **changed: Any) -> MaxViT:

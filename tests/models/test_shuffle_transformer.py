@@ -20,6 +20,7 @@ from vidformers.analysis.complexity import count_flops
 from vidformers.checkpoints import load_weights
 from vidformers.layers.conv import Conv3d
 from vidformers.models import ShuffleTransformer, create_model
+from vidformers.models.shuffle_transformer import ShuffleBlock
 
 CASES = find_cases("shuffle_transformer/*.pt")
 
@@ -33,6 +34,23 @@ def test_logits(name: str, num_frames: int | None) -> None:
 
 def test_moving_clip() -> None:
     check_moving_clip(CASES[0])
+
+
+@pytest.mark.parametrize(
+    ("shuffled", "seen"),
+    [(False, [[0, 1], [0, 1], [2, 3], [2, 3]]), (True, [[0, 2], [1, 3], [0, 2], [1, 3]])],
+)
+def test_windows_span_frames(shuffled: bool, seen: list[list[int]]) -> None:
+    torch.manual_seed(0)
+    options = {"local_bias": True, "mlp_ratio": 2.0, "dropout_rate": 0.0, "drop_path_rate": 0.0}
+    block = ShuffleBlock(
+        dim=8, num_heads=2, shuffled=shuffled, window=(2, 2, 2), local_kernel=(1, 3, 3), **options
+    ).eval()
+    x = torch.randn(1, 4, 4, 4, 8, requires_grad=True)
+    out = block(x)
+    for t in range(4):
+        (gradient,) = torch.autograd.grad(out[:, t].square().sum(), x, retain_graph=True)
+        assert gradient.abs().amax(dim=(0, 2, 3, 4)).nonzero().flatten().tolist() == seen[t]
 
 
 def rebuilt(case: dict[str, Any], num_frames: int, **changed: Any) -> ShuffleTransformer:
