@@ -165,6 +165,60 @@ def test_timesformer_files_carry_prefixes_and_other_sizes() -> None:
     torch.testing.assert_close(logits_of(larger.eval(), clip), logits_of(same.float(), clip))
 
 
+def loaded_size(
+    small: dict[str, Any], stored: dict[str, Any], wanted: dict[str, Any]
+) -> tuple[VisionTransformer, VisionTransformer, Any]:
+    """The weights of one size, in that model and in a model of another size."""
+    torch.manual_seed(0)
+    first, second = VisionTransformer(**small, **stored).eval(), VisionTransformer(**small, **wanted).eval()
+    state = dict(first.state_dict())
+    if stored.get("num_frames") == 1:
+        state["patch_embed.proj.weight"] = state["patch_embed.proj.weight"].squeeze(2)  # as timm's
+    return first, second, vf.load_weights(second, state)
+
+
+SMALL = {"embed_dim": 24, "depth": 1, "num_heads": 2, "position_embedding": "joint", "num_classes": 5}
+PER_FRAME = {"patch_kernel": (1, 8, 8), "patch_stride": (1, 8, 8)}
+TUBELETS = {"patch_kernel": (2, 8, 8), "patch_stride": (2, 8, 8)}
+
+
+@pytest.mark.parametrize(
+    ("patch", "stored", "wanted"),
+    [
+        (PER_FRAME, (6, 32), (3, 32)),
+        (TUBELETS, (12, 32), (8, 32)),
+        (TUBELETS, (8, 40), (8, 32)),
+        (PER_FRAME, (1, 40), (1, 32)),
+    ],
+)
+def test_joint_positions_of_another_size(
+    patch: dict[str, Any], stored: tuple[int, int], wanted: tuple[int, int]
+) -> None:
+    """A model built for the size interpolates as one does that meets the size in a clip."""
+    stored_size, wanted_size = ({"num_frames": t, "image_size": s, **patch} for t, s in (stored, wanted))
+    first, second, info = loaded_size(SMALL, stored_size, wanted_size)
+    assert info.resized == ["pos_embed"] and not info.inflated
+    clip = torch.randn(1, 3, wanted[0], wanted[1], wanted[1])
+    # A single frame is resized in two dimensions, bicubic; a model meets it in three, trilinear.
+    if stored[0] > 1:
+        torch.testing.assert_close(logits_of(second, clip), logits_of(first, clip))
+
+
+def test_joint_positions_of_an_image_of_another_size() -> None:
+    image = {"num_frames": 1, "image_size": 48, **PER_FRAME}
+    video = {"num_frames": 4, "image_size": 32, **TUBELETS}
+    _, second, info = loaded_size(SMALL, image, video)
+    assert {"pos_embed", "patch_embed.proj.weight"} <= {*info.resized, *info.inflated}
+    assert torch.equal(second.pos_embed[:, 1:17], second.pos_embed[:, 17:])
+
+
+def test_joint_positions_that_can_be_of_several_sizes_are_refused() -> None:
+    stored = {"num_frames": 8, "image_size": 64, **TUBELETS}
+    wanted = {"num_frames": 8, "image_size": 32, **TUBELETS}
+    with pytest.raises(ValueError, match=r"can be \(4, 8, 8\) or \(16, 4, 4\) \(t, h, w\), and the model"):
+        loaded_size(SMALL, stored, wanted)
+
+
 def test_weights_of_another_attention_do_not_load() -> None:
     case = load_case("timesformer/tsf_divided")
     found = {**arguments(case, None)[1], "attention": "joint"}

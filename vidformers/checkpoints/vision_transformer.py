@@ -14,6 +14,7 @@ from vidformers.checkpoints.family import Adapted, Source
 from vidformers.checkpoints.inflate import inflate, tile_position
 from vidformers.checkpoints.slowfast import as_3d_kernel
 from vidformers.layers.position import resize_joint, resize_spatial, resize_temporal
+from vidformers.layers.sizes import Grid
 from vidformers.models.vision_transformer import VisionTransformer
 
 _STEM, _BLOCK = "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"
@@ -59,11 +60,11 @@ def matches_slowfast(names: Iterable[str]) -> bool:
 
 
 def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """timm's, TimeSformer's or VideoMAE's state dict -> ours; a 2D patch kernel becomes a 3D one."""
+    """timm's, TimeSformer's or VideoMAE's state dict -> ours."""
     converted = {}
     for name, plain in zip(state, _in_order(state), strict=True):
         ours = _RENAMED.get(plain, plain).replace(".ls1.gamma", ".gamma_1").replace(".ls2.gamma", ".gamma_2")
-        converted[ours] = as_3d_kernel(ours, state[name])
+        converted[ours] = state[name]
     return converted
 
 
@@ -79,7 +80,7 @@ def convert_slowfast(state: dict[str, Tensor]) -> dict[str, Tensor]:
         elif name.startswith("norm."):
             converted[_FINAL_NORM + name.removeprefix("norm.")] = tensor
         elif name != "pos_embed_class":
-            converted[name] = as_3d_kernel(name, tensor)
+            converted[name] = tensor
     return converted
 
 
@@ -89,18 +90,30 @@ def _in_order(state: dict[str, Tensor]) -> list[str]:
 
 
 def adapt(state: dict[str, Tensor], model: nn.Module) -> Adapted:
-    """Fits what can be fitted; whatever else differs in shape is left for the caller to judge."""
+    """Fits what can be fitted; whatever else differs in shape is left for the caller to judge.
+
+    ValueError for a joint position embedding that could be of several grids of tokens.
+    """
+    assert isinstance(model, VisionTransformer)
     target = model.state_dict()
     final_norm = "fc_norm." if "fc_norm.weight" in target else "norm."
-    assert isinstance(model, VisionTransformer)
-    state = {name.replace(_FINAL_NORM, final_norm): tensor for name, tensor in state.items()}
     kernel = state.get(_STEM)
     has_time = "time_embed" in state or any(".temporal_" in name for name in state)
-    from_images = kernel is not None and kernel.ndim == 5 and kernel.shape[2] == 1 and not has_time
-    adapted = inflate(state, model) if from_images else Adapted(state)
-    if from_images:
+    of_images = kernel is not None and kernel.ndim == 4 and not has_time
+    may_be_images = of_images or (kernel is not None and kernel.shape[2] == 1 and not has_time)
+    state = {
+        name.replace(_FINAL_NORM, final_norm): as_3d_kernel(name, tensor) for name, tensor in state.items()
+    }
+    adapted = inflate(state, model) if may_be_images else Adapted(state)
+    if may_be_images:
         _add_temporal(adapted, target)
-    _fit_positions(adapted, model, target, from_images)
+    time, wanted_time = state.get("time_embed"), target.get("time_embed")
+    if time is not None and wanted_time is not None and time.shape[1] != wanted_time.shape[1]:
+        adapted.state["time_embed"] = resize_temporal(time.float(), wanted_time.shape[1])
+        adapted.resized.append("time_embed")
+    position, wanted = state.get("pos_embed"), target.get("pos_embed")
+    if position is not None and wanted is not None and position.shape != wanted.shape:
+        _fit_position(adapted, model, of_images, may_be_images)
     return adapted
 
 
@@ -120,40 +133,51 @@ def _add_temporal(adapted: Adapted, target: dict[str, Tensor]) -> None:
         adapted.inflated.append(name)
 
 
-def _fit_positions(
-    adapted: Adapted, model: VisionTransformer, target: dict[str, Tensor], from_images: bool
-) -> None:
-    """Position embeddings of another input size: spatial ones only from square inputs or the model's own."""
-    state = adapted.state
+def _fit_position(adapted: Adapted, model: VisionTransformer, of_images: bool, may_be_images: bool) -> None:
+    """pos_embed of another input size: a spatial one only if it is square."""
+    position = adapted.state["pos_embed"].float()
     T, H, W = grid = model.grid
-    time, wanted_time = state.get("time_embed"), target.get("time_embed")
-    if time is not None and wanted_time is not None and time.shape[1] != wanted_time.shape[1]:
-        state["time_embed"] = resize_temporal(time.float(), T)
-        adapted.resized.append("time_embed")
-
-    position, wanted = state.get("pos_embed"), target.get("pos_embed")
-    if position is None or wanted is None or position.shape == wanted.shape:
-        return
-    first = 1 if "cls_token" in state else 0
-    class_position, patches = position[:, :first].float(), position[:, first:].float()
+    first = 1 if "cls_token" in adapted.state else 0
+    class_position, patches = position[:, :first], position[:, first:]
     num_tokens = patches.shape[1]
-    joint = model.position_embedding == "joint"
-    if joint and not from_images:
-        side = math.isqrt(num_tokens // T)
-        if num_tokens % (H * W) == 0:
-            patches = resize_joint(patches, (num_tokens // (H * W), H, W), grid)
-        elif T * side * side == num_tokens:
-            patches = resize_joint(patches, (T, side, side), grid)
+    if model.position_embedding == "joint":
+        old_grid = _joint_grid(num_tokens, grid, of_images, may_be_images)
     else:
         side = math.isqrt(num_tokens)
-        if side * side == num_tokens != H * W:
-            patches = resize_spatial(patches, (side, side), (H, W))
-        if joint:
+        old_grid = (1, side, side) if side * side == num_tokens else None
+    if old_grid is None:
+        return
+    if old_grid[0] > 1:
+        patches = resize_joint(patches, old_grid, grid)
+    else:
+        patches = resize_spatial(patches, old_grid[1:], (H, W))
+        if model.position_embedding == "joint":
             patches = tile_position(patches, T)
-    fitted = torch.cat([class_position, patches], dim=1)
-    if fitted.shape == wanted.shape:
-        state["pos_embed"] = fitted
-        (adapted.inflated if joint and from_images else adapted.resized).append("pos_embed")
+    adapted.state["pos_embed"] = torch.cat([class_position, patches], dim=1)
+    tiled = patches.shape[1] == T * num_tokens and T > 1
+    (adapted.inflated if tiled else adapted.resized).append("pos_embed")
+
+
+def _joint_grid(num_tokens: int, grid: Grid, of_images: bool, may_be_images: bool) -> Grid | None:
+    """The grid that a joint embedding was made for: as large frames as the model's, or as many square ones of
+    another size, or one square image. ValueError if several of these are possible."""
+    T, H, W = grid
+    if may_be_images and num_tokens == H * W:
+        return 1, H, W
+    possible = set()
+    for frames in {1} if of_images else {1, T} if may_be_images else {T}:
+        side = math.isqrt(num_tokens // frames)
+        if frames * side * side == num_tokens:
+            possible.add((frames, side, side))
+    if num_tokens % (H * W) == 0 and not of_images:
+        possible.add((num_tokens // (H * W), H, W))
+    if len(possible) > 1:
+        raise ValueError(
+            f"its pos_embed has {num_tokens} tokens, which can be {' or '.join(map(str, sorted(possible)))} "
+            f"(t, h, w), and the model has {grid}; build the model with the num_frames and image_size that "
+            "the checkpoint was trained with: it takes clips of other sizes too, and interpolates"
+        )
+    return possible.pop() if possible else None
 
 
 SOURCES = (
