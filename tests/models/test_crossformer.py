@@ -236,6 +236,8 @@ def test_layers_for_decay() -> None:
         ({"num_heads": (3, 5, 12, 24)}, "not divisible"),
         ({"embed_dim": 100, "num_heads": (4, 4, 4, 4)}, "use a multiple of 8"),
         ({"patch_kernels": ((1, 4, 4),), "embed_dim": 96}, "at least as large as the stride"),
+        ({"interval": ((0, 8, 8),)}, "does not fit 4 stages"),
+        ({"interval": ((0, 8, -8),) * 4}, "1 or more, or 0"),
         ({"merge_kernels": (((1, 2, 2),),)}, "3 merges between them"),
         ({"pad_side": "start"}, "not one of 'end', 'both'"),
         ({"pad_mask": "some"}, "not one of 'none', 'time', 'all'"),

@@ -258,10 +258,14 @@ class CrossFormer(nn.Module):
                 "depths": depths,
                 "num_heads": num_heads,
                 "group_size": group_size,
-                "interval": interval,
                 "mlp_ratio": ratios,
             }
         )
+        if len(interval) != num_stages or min(i for stage in interval for i in stage) < 0:
+            raise ValueError(
+                f"interval={tuple(interval)} does not fit {num_stages} stages; give (t, h, w) for each, 1 or "
+                "more, or 0 for as large as spreads a group over the axis"
+            )
         if len(merge_kernels) != num_stages - 1:
             raise ValueError(
                 f"merge_kernels has {len(merge_kernels)} entries, and {num_stages} stages have "
