@@ -23,6 +23,7 @@ from tests.models.tiny import tiny
 from vidformers.analysis.complexity import count_flops
 from vidformers.checkpoints import load_weights
 from vidformers.models import CPVT, PVT, PVTv2, TwinsPCPVT, TwinsSVT
+from vidformers.models.pvt import resize_plane
 
 CASES = find_cases("pvt_v*/*.pt", "cpvt/*.pt", "twins_*/*.pt")
 WITH_CLASS_TOKEN = [name for name in CASES if name.startswith(("pvt_v1", "cpvt/cpvt_cls"))]
@@ -246,13 +247,27 @@ def test_wrong_input_is_explained(name: str) -> None:
     with pytest.raises(ValueError, match="normalised float"):
         model(torch.zeros(1, 3, 2, 32, 32, dtype=torch.uint8))
     if name != "pvt_v2_tiny":  # whose padded convolutions take any size
-        with pytest.raises(ValueError, match="too small: got 2 frames of 32x7 pixels"):
+        with pytest.raises(ValueError, match="too small: got frames of 32x7 pixels"):
             model(torch.zeros(1, 3, 2, 32, 7))
-        with pytest.raises(ValueError, match="image_size=4 is too small; use at least"):
+        with pytest.raises(ValueError, match=r"image_size=\(4, 4\) is too small; use at least"):
             tiny(name, image_size=4)
 
 
 def test_wrong_arguments_are_explained() -> None:
+    with pytest.raises(ValueError, match=r"drop_path_rate=1\.0 must be at least 0 and below 1"):
+        PVT(drop_path_rate=1.0)
+    with pytest.raises(ValueError, match=r"depths\[2\]=0 must be a number above 0"):
+        PVTv2(depths=(1, 1, 0, 1))
+    with pytest.raises(ValueError, match=r"sr_ratios\[0\]=8 must be three whole numbers"):
+        TwinsPCPVT(sr_ratios=(8, 4, 2, 1))
+    with pytest.raises(ValueError, match=r"window_sizes\[3\]=\(4, 7\) must be three whole numbers"):
+        TwinsSVT(window_sizes=((4, 7, 7), (4, 7, 7), (4, 7, 7), (4, 7)))
+    with pytest.raises(ValueError, match=r"mlp_ratios\[1\]=0 must be a number above 0"):
+        PVT(mlp_ratios=(8, 0, 4, 4))
+    with pytest.raises(ValueError, match=r"linear_pool_size=7 must be three whole numbers"):
+        PVTv2(linear_pool_size=7)
+    with pytest.raises(ValueError, match="embed_dim=100 is not divisible by num_heads=8; use embed_dim=96"):
+        CPVT(embed_dim=100, num_heads=8)
     with pytest.raises(ValueError, match="depths has 3"):
         TwinsPCPVT(depths=(1, 1, 1))
     with pytest.raises(ValueError, match=r"embed_dims\[1\]=130 is not divisible by num_heads\[1\]=4"):
@@ -276,6 +291,8 @@ def test_layers_for_layer_wise_decay(name: str) -> None:
     """Each layer has parameters, and none that the input meets before those of a lower layer."""
     model = tiny(name)
     seen: list[int] = []
+    place = f"stages.{len(model.stages) - 1}.norm" if name == "pvt_v2_tiny" else "norm"
+    norm = model.get_submodule(place)
     owner = {id(p): model.layer_id(n) for n, p in model.named_parameters()}
     handles = [
         module.register_forward_pre_hook(
@@ -288,6 +305,7 @@ def test_layers_for_layer_wise_decay(name: str) -> None:
     for handle in handles:
         handle.remove()
     assert seen == sorted(seen)
+    assert {model.layer_id(n) for n, _ in norm.named_parameters(prefix=place)} == {model.num_layers + 1}
     assert set(seen) == set(range(model.num_layers + 2))
 
 
@@ -366,3 +384,10 @@ def test_checkpointing_computes_blocks_again(name: str) -> None:
     logits(model, clip)
     model.eval()(clip).sum().backward()
     assert [calls.count(norm) for norm in norms] == [4] * len(norms)
+
+
+def test_pvt_positions_are_resized_bilinearly() -> None:
+    """As the official code, not bicubically as others; corners are not aligned."""
+    plane = torch.tensor([1.0, 2.0]).expand(2, 2).reshape(1, 4, 1)  # 2x2, growing along W
+    resized = resize_plane(plane, (2, 2), (1, 4))
+    torch.testing.assert_close(resized, torch.tensor([1.0, 1.25, 1.75, 2.0]).view(1, 4, 1))

@@ -1,12 +1,14 @@
 """What the pyramids of PVT, PVTv2 and Twins share: stage embedding, block, initialisation, checks."""
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vidformers.layers.clip import as_clip
 from vidformers.layers.conv import Conv3d
 from vidformers.layers.drop_path import DropPath
 from vidformers.layers.mlp import Mlp
@@ -83,12 +85,19 @@ def to_volume(tokens: Tensor, grid: Grid) -> Tensor:
     return tokens.transpose(1, 2).unflatten(2, grid)
 
 
+POSITIVE = {"embed_dims", "depths", "num_heads", "mlp_ratios"}
+
+
 def check_stages(arguments: Mapping[str, Sequence[Any]]) -> None:
-    """ValueError if per-stage arguments differ in length, or heads do not divide a stage's width."""
+    """ValueError if per-stage arguments differ in length or are 0, or heads do not divide a width."""
     lengths = {name: len(values) for name, values in arguments.items()}
-    if len(set(lengths.values())) != 1:
+    if len(set(lengths.values())) != 1 or not all(lengths.values()):
         given = ", ".join(f"{name} has {length}" for name, length in lengths.items())
         raise ValueError(f"these arguments need one entry a stage, the same number each, but {given}")
+    for name in POSITIVE & set(arguments):
+        for stage, value in enumerate(arguments[name]):
+            if not isinstance(value, Real) or not float(value) > 0:
+                raise ValueError(f"{name}[{stage}]={value!r} must be a number above 0")
     for stage, (dim, heads) in enumerate(zip(arguments["embed_dims"], arguments["num_heads"], strict=True)):
         if dim % heads:
             raise ValueError(
@@ -135,20 +144,12 @@ def declared_size(
     return num_frames, int(size[0]), int(size[1])
 
 
-def as_clip(clip: Tensor, in_channels: int, smallest_side: int = 1) -> Tensor:
-    """Clip or images (a clip of one frame) -> clip (B, in_channels, T, H, W); ValueError for other input."""
-    if clip.ndim == 4:
-        clip = clip.unsqueeze(2)  # (B, C, H, W) -> (B, C, 1, H, W)
-    if clip.ndim != 5 or clip.shape[1] != in_channels:
+def clip_of_side(clip: Tensor, in_channels: int, smallest_side: int) -> Tensor:
+    """`as_clip`, and a ValueError for frames of which strided convolutions would leave nothing."""
+    clip = as_clip(clip, in_channels)
+    if min(clip.shape[3:]) < smallest_side:
         raise ValueError(
-            f"expected a clip (B, {in_channels}, T, H, W) or images (B, {in_channels}, H, W), "
-            f"got shape {tuple(clip.shape)}"
-        )
-    if not clip.is_floating_point():
-        raise ValueError(f"expected a normalised float clip, got {clip.dtype}; scale and normalise it first")
-    if min(clip.shape[3:]) < smallest_side or clip.shape[2] < 1:
-        raise ValueError(
-            f"the input is too small: got {clip.shape[2]} frames of {clip.shape[3]}x{clip.shape[4]} pixels, "
-            f"and this model needs at least 1 of {smallest_side}x{smallest_side}"
+            f"the input is too small: got frames of {clip.shape[3]}x{clip.shape[4]} pixels, and this model "
+            f"needs at least {smallest_side}x{smallest_side}"
         )
     return clip

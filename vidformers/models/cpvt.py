@@ -22,13 +22,13 @@ from vidformers.layers.head import ClassifierHead
 from vidformers.layers.peg import PositionalEncodingGenerator
 from vidformers.layers.pyramid import (
     PyramidBlock,
-    as_clip,
-    check_stages,
+    clip_of_side,
     declared_size,
     drop_path_rates,
     reset_pyramid,
 )
 from vidformers.layers.sizes import Grid, triple
+from vidformers.models.mvit_schedule import check_counts, check_rates, height_and_width
 from vidformers.models.registry import register_model
 
 
@@ -130,8 +130,25 @@ class CPVT(nn.Module):
         activation_checkpointing: bool = False,
     ):
         super().__init__()
-        check_stages({"embed_dims": [embed_dim], "num_heads": [num_heads]})
-        declared_size(num_frames, tubelet_size, image_size, patch_size)
+        check_counts(
+            num_frames=num_frames,
+            in_channels=in_channels,
+            num_classes=num_classes,
+            tubelet_size=tubelet_size,
+            patch_size=patch_size,
+            embed_dim=embed_dim,
+            depth=depth,
+            num_heads=num_heads,
+        )
+        check_rates(
+            drop_path_rate=drop_path_rate, dropout_rate=dropout_rate, head_dropout_rate=head_dropout_rate
+        )
+        declared_size(num_frames, tubelet_size, height_and_width(image_size), patch_size)
+        if embed_dim % num_heads:
+            raise ValueError(
+                f"embed_dim={embed_dim} is not divisible by num_heads={num_heads}; "
+                f"use embed_dim={embed_dim // num_heads * num_heads or num_heads}"
+            )
         if not 0 <= peg_after_block < depth:
             raise ValueError(f"peg_after_block={peg_after_block} is none of the blocks 0 to {depth - 1}")
         if class_token_log_frames and not class_token:
@@ -181,7 +198,7 @@ class CPVT(nn.Module):
 
     def forward_tokens(self, clip: Tensor) -> tuple[Tensor, Grid]:
         """Clip -> tokens (B, [1 +] T'*H'*W', C) after the last block, not yet normed, and their grid."""
-        x, grid = self.patch_embed(as_clip(clip, self.in_channels, self.smallest_side))
+        x, grid = self.patch_embed(clip_of_side(clip, self.in_channels, self.smallest_side))
         if self.cls_token is not None:
             x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1).to(x.dtype), x], dim=1)
         x = self.pos_drop(x)

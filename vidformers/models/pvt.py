@@ -19,8 +19,8 @@ from vidformers.layers.position import resize_temporal
 from vidformers.layers.pyramid import (
     PyramidBlock,
     StageEmbed,
-    as_clip,
     check_stages,
+    clip_of_side,
     declared_size,
     drop_path_rates,
     reset_pyramid,
@@ -28,8 +28,9 @@ from vidformers.layers.pyramid import (
     stage_layer_id,
     to_volume,
 )
-from vidformers.layers.sizes import Grid, triple
+from vidformers.layers.sizes import Grid
 from vidformers.layers.subsampled_attention import SubsampledAttention
+from vidformers.models.mvit_schedule import check_counts, check_rates, checked_triple, height_and_width
 from vidformers.models.registry import register_model
 
 
@@ -90,6 +91,16 @@ class PVT(nn.Module):
         activation_checkpointing: bool = False,
     ):
         super().__init__()
+        check_counts(
+            num_frames=num_frames,
+            in_channels=in_channels,
+            num_classes=num_classes,
+            tubelet_size=tubelet_size,
+            patch_size=patch_size,
+        )
+        check_rates(
+            drop_path_rate=drop_path_rate, dropout_rate=dropout_rate, head_dropout_rate=head_dropout_rate
+        )
         check_stages(
             {
                 "embed_dims": embed_dims,
@@ -99,17 +110,20 @@ class PVT(nn.Module):
                 "sr_ratios": sr_ratios,
             }
         )
-        if triple(sr_ratios[-1]) != (1, 1, 1):
+        reductions = [checked_triple(f"sr_ratios[{i}]", ratio) for i, ratio in enumerate(sr_ratios)]
+        if reductions[-1] != (1, 1, 1):
             raise ValueError(
                 f"the last stage has a class token and cannot be reduced, but sr_ratios ends in "
-                f"{tuple(sr_ratios[-1])}; use (1, 1, 1) there"
+                f"{reductions[-1]}; use (1, 1, 1) there"
             )
         self.in_channels = in_channels
         self.depths = tuple(depths)
         self.num_layers = sum(depths)
         self.smallest_side = patch_size * 2 ** (len(depths) - 1)
         self.activation_checkpointing = activation_checkpointing
-        frames, height, width = declared_size(num_frames, tubelet_size, image_size, self.smallest_side)
+        frames, height, width = declared_size(
+            num_frames, tubelet_size, height_and_width(image_size), self.smallest_side
+        )
 
         self.grids: list[Grid] = []  # of each stage, for the size that the model is built for
         self.patch_embeds = nn.ModuleList()
@@ -135,7 +149,7 @@ class PVT(nn.Module):
                     SubsampledAttention(
                         dim,
                         num_heads[i],
-                        reduction=sr_ratios[i],
+                        reduction=reductions[i],
                         qkv_bias=qkv_bias,
                         dropout_rate=dropout_rate,
                         class_token_log_frames=class_token_log_frames and is_last,
@@ -168,7 +182,7 @@ class PVT(nn.Module):
 
     def forward_tokens(self, clip: Tensor) -> tuple[Tensor, Grid]:
         """Clip -> tokens (B, 1 + T'*H'*W', C) after the last block, not yet normed, and their grid."""
-        volume = as_clip(clip, self.in_channels, self.smallest_side)
+        volume = clip_of_side(clip, self.in_channels, self.smallest_side)
         last = len(self.blocks) - 1
         for i, (embed, blocks) in enumerate(zip(self.patch_embeds, self.blocks, strict=True)):
             x, grid = embed(volume)

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vidformers.layers.clip import as_clip
 from vidformers.layers.drop_path import DropPath
 from vidformers.layers.head import ClassifierHead
 from vidformers.layers.peg import DepthwiseConv
 from vidformers.layers.pyramid import (
     StageEmbed,
-    as_clip,
     check_stages,
     declared_size,
     drop_path_rates,
@@ -28,6 +28,7 @@ from vidformers.layers.pyramid import (
 )
 from vidformers.layers.sizes import Grid
 from vidformers.layers.subsampled_attention import SubsampledAttention
+from vidformers.models.mvit_schedule import check_counts, check_rates, checked_triple, height_and_width
 from vidformers.models.registry import register_model
 
 
@@ -138,6 +139,15 @@ class PVTv2(nn.Module):
         activation_checkpointing: bool = False,
     ):
         super().__init__()
+        check_counts(
+            num_frames=num_frames,
+            in_channels=in_channels,
+            num_classes=num_classes,
+            tubelet_size=tubelet_size,
+        )
+        check_rates(
+            drop_path_rate=drop_path_rate, dropout_rate=dropout_rate, head_dropout_rate=head_dropout_rate
+        )
         check_stages(
             {
                 "embed_dims": embed_dims,
@@ -147,7 +157,9 @@ class PVTv2(nn.Module):
                 "sr_ratios": sr_ratios,
             }
         )
-        declared_size(num_frames, tubelet_size, image_size, 1)
+        reductions = [checked_triple(f"sr_ratios[{i}]", ratio) for i, ratio in enumerate(sr_ratios)]
+        pool_size = checked_triple("linear_pool_size", linear_pool_size)
+        declared_size(num_frames, tubelet_size, height_and_width(image_size), 1)
         self.in_channels = in_channels
         self.depths = tuple(depths)
         self.num_layers = sum(depths)
@@ -168,15 +180,15 @@ class PVTv2(nn.Module):
                     SubsampledAttention(
                         dim,
                         num_heads[i],
-                        reduction=sr_ratios[i],
-                        pool_size=linear_pool_size if linear else None,
+                        reduction=reductions[i],
+                        pool_size=pool_size if linear else None,
                         qkv_bias=qkv_bias,
                         dropout_rate=dropout_rate,
                     ),
                     DepthwiseMlp(
                         dim,
                         int(dim * mlp_ratios[i]),
-                        kernel=mlp_kernel,
+                        kernel=checked_triple("mlp_kernel", mlp_kernel),
                         extra_relu=linear,
                         dropout_rate=dropout_rate,
                     ),

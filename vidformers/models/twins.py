@@ -20,8 +20,8 @@ from vidformers.layers.peg import PositionalEncodingGenerator
 from vidformers.layers.pyramid import (
     PyramidBlock,
     StageEmbed,
-    as_clip,
     check_stages,
+    clip_of_side,
     declared_size,
     drop_path_rates,
     reset_pyramid,
@@ -31,6 +31,13 @@ from vidformers.layers.pyramid import (
 )
 from vidformers.layers.sizes import Grid, triple
 from vidformers.layers.subsampled_attention import SubsampledAttention
+from vidformers.models.mvit_schedule import (
+    check_choice,
+    check_counts,
+    check_rates,
+    checked_triple,
+    height_and_width,
+)
 from vidformers.models.registry import register_model
 
 
@@ -87,6 +94,16 @@ class _Twins(nn.Module):
         activation_checkpointing: bool,
     ):
         super().__init__()
+        check_counts(
+            num_frames=num_frames,
+            in_channels=in_channels,
+            num_classes=num_classes,
+            tubelet_size=tubelet_size,
+            patch_size=patch_size,
+        )
+        check_rates(
+            drop_path_rate=drop_path_rate, dropout_rate=dropout_rate, head_dropout_rate=head_dropout_rate
+        )
         by_stage = {
             "embed_dims": embed_dims,
             "depths": depths,
@@ -95,14 +112,16 @@ class _Twins(nn.Module):
             "sr_ratios": sr_ratios,
         }
         check_stages(by_stage if window_sizes is None else {**by_stage, "window_sizes": window_sizes})
-        if pad_mask not in PAD_MASKS:
-            raise ValueError(f"pad_mask={pad_mask!r} is not one of {', '.join(map(repr, PAD_MASKS))}")
+        check_choice("pad_mask", pad_mask, list(PAD_MASKS))
+        checked_triple("peg_kernel", peg_kernel)
+        reductions = [checked_triple(f"sr_ratios[{i}]", ratio) for i, ratio in enumerate(sr_ratios)]
+        windows = [checked_triple(f"window_sizes[{i}]", size) for i, size in enumerate(window_sizes or ())]
         self.in_channels = in_channels
         self.depths = tuple(depths)
         self.num_layers = sum(depths)
         self.smallest_side = patch_size * 2 ** (len(depths) - 1)
         self.activation_checkpointing = activation_checkpointing
-        declared_size(num_frames, tubelet_size, image_size, self.smallest_side)
+        declared_size(num_frames, tubelet_size, height_and_width(image_size), self.smallest_side)
 
         self.patch_embeds = nn.ModuleList()
         self.blocks = nn.ModuleList()
@@ -120,15 +139,14 @@ class _Twins(nn.Module):
                     "dropout_rate": dropout_rate,
                     "drop_path_rate": rate,
                 }
-                if window_sizes is not None and j % 2 == 0:
+                if windows and j % 2 == 0:
                     local = GroupAttention(dim, num_heads[i], qkv_bias=qkv_bias, dropout_rate=dropout_rate)
-                    window = window_sizes[i]
-                    blocks.append(LocalBlock(dim, local, window=window, pad_mask=pad_mask, **common))
+                    blocks.append(LocalBlock(dim, local, window=windows[i], pad_mask=pad_mask, **common))
                 else:
                     reduced = SubsampledAttention(
                         dim,
                         num_heads[i],
-                        reduction=sr_ratios[i],
+                        reduction=reductions[i],
                         qkv_bias=qkv_bias,
                         dropout_rate=dropout_rate,
                     )
@@ -152,7 +170,7 @@ class _Twins(nn.Module):
 
     def forward_tokens(self, clip: Tensor) -> tuple[Tensor, Grid]:
         """Clip -> tokens (B, T'*H'*W', C) after the last block, not yet normed, and their grid."""
-        volume = as_clip(clip, self.in_channels, self.smallest_side)
+        volume = clip_of_side(clip, self.in_channels, self.smallest_side)
         for embed, blocks, peg in zip(self.patch_embeds, self.blocks, self.pos_block, strict=True):
             x, grid = embed(volume)
             x = self.pos_drop(x)
