@@ -56,6 +56,8 @@ def timesformer(kwargs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def videomae(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    if not kwargs.get("use_mean_pooling", True):
+        raise ValueError("use_mean_pooling=False is not supported: it classifies by the first patch alone")
     return {
         "num_frames": kwargs["all_frames"],
         "key_bias": False,
