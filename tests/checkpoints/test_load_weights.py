@@ -1,5 +1,6 @@
 """load_weights: where weights come from, what is refused, what is repaired."""
 
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.golden import build, load_case
+from tests.golden_families.mvit import inflated_arguments
 from tests.golden_json import load_json
 from tests.models.tiny import tiny
 from vidformers.checkpoints import load_weights, read_checkpoint, to_our_names
 from vidformers.checkpoints.adapt import adapt, match_qkv
 from vidformers.checkpoints.inflate import inflate_kernel
-from vidformers.models import create_model
+from vidformers.models import MViT, create_model
 
 V2 = {"rel_pos_spatial": True, "rel_pos_temporal": True, "position_embedding": "none"}
 
@@ -180,6 +182,7 @@ def test_pytorchvideo_pool_names_with_and_without_duplicates(kept: str) -> None:
         (lambda state: {"state_dict": {f"module.{k}": v for k, v in state.items()}}, "slowfast"),
         (lambda state: {"model": state, "optimizer": {}, "epoch": 1, "vidformers": "0.1.0"}, "vidformers"),
         (lambda state: {"model": {f"_orig_mod.{k}": v for k, v in state.items()}}, "slowfast"),
+        (lambda state: {f"_orig_mod.module.{k}": v for k, v in state.items()}, "slowfast"),
     ],
 )
 def test_wrappings_and_files(wrap: Any, source: str, tmp_path: Path) -> None:
@@ -189,6 +192,41 @@ def test_wrappings_and_files(wrap: Any, source: str, tmp_path: Path) -> None:
     assert info.source == source
     assert (info.missing, info.unexpected, info.resized, info.inflated) == ([], [], [], [])
     torch.testing.assert_close(model.state_dict(), original.state_dict(), rtol=0, atol=0)
+
+
+class Derived(MViT):
+    pass
+
+
+@pytest.mark.parametrize(
+    "wrap", [nn.DataParallel, torch.compile, lambda m: torch.compile(nn.DataParallel(m))]
+)
+def test_wrapped_and_derived_models(wrap: Any) -> None:
+    weights = randomised(mvit()).state_dict()
+    model = mvit()
+    info = load_weights(wrap(model), weights)
+    assert set(info.matched) == set(weights)
+    torch.testing.assert_close(model.state_dict(), weights, rtol=0, atol=0)
+    model.__class__ = Derived
+    assert load_weights(model, weights).source == "slowfast"
+    with pytest.raises(ValueError, match="knows no weights for a Linear"):
+        load_weights(nn.Linear(1, 1), weights)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (None, "takes a path, a checkpoint or a state dict, not a NoneType"),
+        ([1], "not a list"),
+        (nn.Linear(1, 1), r"not a Linear; give its state_dict\(\)"),
+        ({1: torch.zeros(1)}, "tensors are not under names of parameters; one is under 1"),
+        ("s3://bucket/weights.pyth", r"s3://.*nothing here can read \(s3://\); .*register a handler"),
+        ("http://localhost:1/weights.pyth", "weights.pyth could not be fetched .*; download it"),
+    ],
+)
+def test_what_is_no_checkpoint(given: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_weights(mvit(), given)
 
 
 class Payload:
@@ -203,6 +241,11 @@ def test_unsafe_pickles_are_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
         ValueError, match=r"refused because it holds Python objects .*save only its state dict"
     ):
         read_checkpoint(str(path))
+    for function in (os.system, print):  # torch says something else of those that it never allows
+        payload = type("Payload", (), {"__reduce__": lambda self, f=function: (f, ("echo no",))})
+        torch.save({"model_state": {"weight": torch.zeros(1)}, "extra": payload()}, path)
+        with pytest.raises(ValueError, match=rf"refused .*\b{function.__name__}\)"):
+            read_checkpoint(str(path))
     path.write_bytes(pickle.dumps(Payload()))
     with pytest.raises(ValueError, match=r"weights\.pyth is not a readable"):
         read_checkpoint(str(path))
@@ -322,6 +365,92 @@ def test_spatial_embedding_is_repaired_by_pyslowfasts_rule() -> None:
     plane = small.pos_embed_spatial.transpose(1, 2).unflatten(2, (8, 8))
     expected = F.interpolate(plane, size=(16, 16), mode="bicubic").flatten(2).transpose(1, 2)
     torch.testing.assert_close(large.pos_embed_spatial, expected)
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "image_size", "grids"),
+    [
+        (32, 32, r"\(4, 8, 8\) or \(16, 4, 4\)"),  # it was read as the second
+        (8, 16, r"\(4, 8, 8\) or \(16, 4, 4\)"),
+        (2, 32, r"\(1, 16, 16\) or \(4, 8, 8\)"),
+    ],
+)
+def test_a_joint_embedding_that_may_be_of_several_grids_is_refused(
+    num_frames: int, image_size: int, grids: str
+) -> None:
+    joint = {"position_embedding": "joint"}
+    weights = mvit(num_frames=8, **joint).state_dict()
+    model = mvit(num_frames=num_frames, image_size=image_size, **joint)
+    before = snapshot(model)
+    for strict in (True, False):
+        with pytest.raises(ValueError, match=f"its pos_embed has 256 tokens, which can be {grids}"):
+            load_weights(model, weights, strict=strict)
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
+def test_joint_embedding_beside_relative_tables() -> None:
+    """Temporal tables tell the number of frames: 4 x 8 x 8, not 16 x 4 x 4."""
+    arguments = {"position_embedding": "joint", "rel_pos_temporal": True}
+    small = randomised(mvit(num_frames=8, **arguments))
+    large = mvit(num_frames=32, **arguments)
+    assert "pos_embed" in load_weights(large, small.state_dict()).resized
+    torch.testing.assert_close(large.pos_embed, small._position((16, 8, 8)))
+
+
+PER_FRAME = {"patch_kernel": (1, 7, 7), "patch_stride": (1, 4, 4), "patch_padding": (0, 3, 3)}
+
+
+@pytest.mark.parametrize("pool_kernel", [(1, 3, 3), (3, 3, 3)])
+def test_per_frame_patches_are_not_an_image_model(pool_kernel: tuple[int, int, int]) -> None:
+    arguments = {**PER_FRAME, "pool_kvq_kernel": pool_kernel, "rel_pos_spatial": True}
+    for position in ("separable", "joint", "none"):
+        small = mvit(**arguments, position_embedding=position, rel_pos_temporal=True)
+        for name in small.state_dict():
+            if not name.endswith(("rel_pos_t", "pos_embed_temporal")):
+                continue
+            weights = {n: tensor for n, tensor in small.state_dict().items() if n != name}
+            with pytest.raises(ValueError, match=f"1 missing from it: {name}"):
+                load_weights(mvit(**arguments, position_embedding=position, rel_pos_temporal=True), weights)
+            assert load_weights(small, weights, strict=False).missing == [name]
+    # 5 x 8 x 8 tokens; 4 x 8 x 8 could be 16 x 16 of an image, but for a kernel or a table over time
+    joint = {**PER_FRAME, "pool_kvq_kernel": pool_kernel, "position_embedding": "joint"}
+    small, large = randomised(mvit(num_frames=5, **joint)), mvit(num_frames=10, **joint)
+    info = load_weights(large, small.state_dict())
+    assert (info.resized, info.inflated) == (["pos_embed"], [])
+    torch.testing.assert_close(large.pos_embed, small._position((10, 8, 8)))
+    small, large = mvit(num_frames=4, **joint), mvit(num_frames=8, **joint)
+    if pool_kernel[0] > 1:
+        assert load_weights(large, small.state_dict()).resized == ["pos_embed"]
+    else:
+        with pytest.raises(ValueError, match=r"\(1, 16, 16\) or \(4, 8, 8\)"):
+            load_weights(large, small.state_dict())
+
+
+def test_images_of_another_size_that_have_as_many_tokens_as_the_clip() -> None:
+    """16 x 16 tokens of an image are not 4 x 8 x 8 of a clip: a 2D patch kernel tells."""
+    joint = {**PER_FRAME, "pool_kvq_kernel": (1, 3, 3), "position_embedding": "joint"}
+    image = randomised(mvit(num_frames=1, image_size=64, **joint))
+    weights = image.state_dict()
+    weights["patch_embed.proj.weight"] = weights["patch_embed.proj.weight"].squeeze(2)
+    video = mvit(num_frames=4, **joint)
+    assert load_weights(video, weights).inflated == ["pos_embed"]
+    expected = image._position((1, 8, 8))[:, 1:].repeat(1, 4, 1)
+    torch.testing.assert_close(video.pos_embed[:, 1:], expected)
+
+
+@pytest.mark.parametrize("spatial", [False, True])
+def test_temporal_tables_of_images(spatial: bool) -> None:
+    """Of one row, which every row of the video model's becomes."""
+    arguments = {**PER_FRAME, "image_size": 32, "pool_kvq_kernel": (1, 3, 3), "rel_pos_temporal": True}
+    image = randomised(mvit(num_frames=1, rel_pos_spatial=spatial, **arguments))
+    sizes = {"pool_kvq_kernel": (1, 3, 3), **PER_FRAME, "rel_pos_temporal": True, "rel_pos_spatial": spatial}
+    video = mvit(**inflated_arguments(sizes, 4))
+    assert "blocks.0.attn.rel_pos_t" in load_weights(video, image.state_dict()).inflated
+    still = clip(1)
+    with torch.no_grad():
+        features = video.forward_features(still.expand(-1, -1, 4, -1, -1))
+        expected = image.forward_features(still).expand_as(features)
+        torch.testing.assert_close(features, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_joint_embedding_of_another_length_and_size_is_refused() -> None:

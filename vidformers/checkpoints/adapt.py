@@ -1,36 +1,46 @@
-"""MViT weights in our names to the shapes of one model: other input sizes, q k v fused or not, 2D to 3D.
+"""MViT and Hiera weights in our names to one model: another input size, q k v fused or not, images to video.
 
 Inflation keeps the function (see inflate.py): temporal tables start at 0, spatial ones serve all frames.
 """
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from vidformers.checkpoints.family import Adapted
 from vidformers.checkpoints.inflate import inflate_kernel
+from vidformers.checkpoints.slowfast import as_3d_kernel
 from vidformers.layers.position import resize_joint, resize_spatial, resize_temporal
 from vidformers.layers.rel_pos import resize_rows
+from vidformers.layers.sizes import Grid
+
+_PATCH_KERNEL = "patch_embed.proj.weight"
 
 
 def adapt(state: dict[str, Tensor], model: nn.Module) -> Adapted:
-    """Fits what can be fitted; whatever else differs in shape is left for the caller to judge."""
+    """Fits what can be fitted; whatever else differs in shape is left for the caller to judge.
+
+    ValueError for a joint position embedding that could be of several grids of tokens.
+    """
     target = model.state_dict()
+    grid = cast(Grid, model.grid)
+    from_images, joint_grid = _origin(state, grid, "pos_embed" in target)
+    state = {name: as_3d_kernel(name, tensor) for name, tensor in state.items()}
     adapted = Adapted(match_qkv(state, set(target)))
-    patch_kernel = state.get("patch_embed.proj.weight")
-    from_images = patch_kernel is not None and patch_kernel.ndim == 5 and patch_kernel.shape[2] == 1
-    grid = getattr(model, "grid", None)
-    if from_images and grid is not None:
+    if from_images:
         _inflate_positions(adapted, target, grid)
+    if joint_grid not in (None, grid) and "pos_embed" in target:
+        _resize_joint(adapted, joint_grid, grid, from_images)
     for name, wanted in target.items():
         tensor = adapted.state.get(name)
-        if tensor is None or tensor.shape == wanted.shape:
+        if tensor is None or tensor.shape == wanted.shape or tensor.ndim != wanted.ndim:
             continue
-        if tensor.ndim == wanted.ndim == 5:
+        if tensor.ndim == 5 and from_images:
             _inflate_kernel(adapted, name, wanted, model)
-        elif grid is not None:
-            _resize_positions(adapted, name, wanted, grid, from_images)
+        else:
+            _resize_table(adapted, name, wanted, grid, from_images)
     return adapted
 
 
@@ -55,6 +65,69 @@ def match_qkv(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
     return matched
 
 
+def _origin(state: dict[str, Tensor], grid: Grid, wants_joint: bool) -> tuple[bool, Grid | None]:
+    """Whether the weights are of an image model, and the grid of their joint position embedding, if any.
+
+    Neither is written in them. A 2D patch kernel, or temporal tables, tell the number of frames; otherwise
+    weights in which nothing reaches over time are those of images, unless the number of tokens contradicts.
+    """
+    kernel = state.get(_PATCH_KERNEL)
+    if kernel is None:
+        return False, None
+    per_frame = kernel.ndim == 4 or (kernel.ndim == 5 and kernel.shape[2] == 1)
+    frames = 1 if kernel.ndim == 4 else _frames_of_tables(state)
+    # A spatial table without its temporal one is a video model's, of which a part is missing.
+    reaches_over_time = "pos_embed_spatial" in state or any(
+        tensor.ndim == 5 and tensor.shape[2] > 1 for tensor in state.values()
+    )
+    may_be_images = per_frame and (frames == 1 or (frames is None and not reaches_over_time))
+    if "pos_embed" not in state or not (wants_joint or may_be_images):
+        return may_be_images, None
+    num_tokens = state["pos_embed"].shape[1] - _num_prefix(state)
+    if may_be_images and num_tokens == grid[1] * grid[2]:
+        frames = 1
+    joint_grid = _joint_grid(num_tokens, grid, frames, may_be_images)
+    return may_be_images and (frames == 1 or joint_grid is None or joint_grid[0] == 1), joint_grid
+
+
+def _frames_of_tables(state: dict[str, Tensor]) -> int | None:
+    """Steps of the token grid along time, told by the first temporal table there is."""
+    for name, tensor in state.items():
+        if name == "pos_embed_temporal":
+            return tensor.shape[1]
+        if name.endswith(".rel_pos_t"):
+            return (tensor.shape[0] + 1) // 2
+    return None
+
+
+def _num_prefix(state: dict[str, Tensor]) -> int:
+    return 1 if "cls_token" in state else 0
+
+
+def _joint_grid(num_tokens: int, grid: Grid, frames: int | None, may_be_images: bool) -> Grid | None:
+    """The grid that a joint embedding was made for: that of the model, or else one of as large frames, as
+    many square frames of another size, or one square frame. ValueError if several of these are possible."""
+    T, H, W = grid
+    if num_tokens == T * H * W and frames in (None, T):
+        return grid
+    possible = set()
+    if num_tokens % (H * W) == 0 and (num_tokens > H * W or may_be_images):
+        possible.add((num_tokens // (H * W), H, W))
+    counts = [frames] if frames is not None else [T, 1] if may_be_images else [T]
+    for t in counts:
+        side = math.isqrt(num_tokens // t)
+        if t * side * side == num_tokens:
+            possible.add((t, side, side))
+    possible = {guess for guess in possible if frames in (None, guess[0])}
+    if len(possible) > 1:
+        raise ValueError(
+            f"its pos_embed has {num_tokens} tokens, which can be {' or '.join(map(str, sorted(possible)))} "
+            f"(t, h, w), and the model has {grid}; build the model with the num_frames and image_size that "
+            "the checkpoint was trained with: it takes clips of other sizes too, and interpolates"
+        )
+    return possible.pop() if possible else None
+
+
 def _inflate_kernel(adapted: Adapted, name: str, wanted: Tensor, model: nn.Module) -> None:
     kernel = adapted.state[name]
     convolution = model.get_submodule(name.rpartition(".")[0])
@@ -65,33 +138,46 @@ def _inflate_kernel(adapted: Adapted, name: str, wanted: Tensor, model: nn.Modul
         adapted.inflated.append(name)
 
 
-def _inflate_positions(adapted: Adapted, target: dict[str, Tensor], grid: tuple[int, int, int]) -> None:
-    """Adds what only video models have: temporal tables, at 0; a joint embedding becomes a separable one."""
+def _inflate_positions(adapted: Adapted, target: dict[str, Tensor], grid: Grid) -> None:
+    """Adds what only video models have: temporal tables, at 0; a joint embedding becomes a separable one.
+
+    Where the weights have some tables of a kind, those that they lack are missing, and stay so.
+    """
     state = adapted.state
+    has_relative = any(name.endswith(".rel_pos_t") for name in state)
+    has_separable = "pos_embed_spatial" in state
     if "pos_embed_spatial" in target and "pos_embed" in state:
         joint = state.pop("pos_embed")
-        first = 1 if "cls_token" in state else 0
+        first = _num_prefix(state)
         state["pos_embed_spatial"] = joint[:, first:]
         adapted.inflated.append("pos_embed_spatial")
         if first:
             state["pos_embed_class"] = joint[:, :1]
             adapted.inflated.append("pos_embed_class")
-    temporal = [name for name in target if name.endswith((".rel_pos_t", "pos_embed_temporal"))]
-    for name in temporal:
-        absent = name not in state
-        if absent or (name == "pos_embed_temporal" and state[name].shape[1] == 1 < grid[0]):
-            old = torch.zeros_like(target[name], device="cpu")
+    for name, wanted in target.items():
+        is_position, is_relative = name == "pos_embed_temporal", name.endswith(".rel_pos_t")
+        if (is_position and not has_separable) or (is_relative and not has_relative):
+            state[name] = torch.zeros_like(wanted, device="cpu")
+        elif is_position and name in state and grid[0] > 1:
             # The one frame's vector of an image model holds for every frame.
-            state[name] = old if absent else old + state[name]
-            adapted.inflated.append(name)
+            state[name] = state[name].expand(-1, grid[0], -1)
+        else:
+            continue
+        adapted.inflated.append(name)
 
 
-def _resize_positions(
-    adapted: Adapted, name: str, wanted: Tensor, grid: tuple[int, int, int], from_images: bool
-) -> None:
+def _resize_joint(adapted: Adapted, old_grid: Grid, grid: Grid, from_images: bool) -> None:
+    position = adapted.state["pos_embed"].float()
+    first = _num_prefix(adapted.state)
+    patches = resize_joint(position[:, first:], old_grid, grid)
+    adapted.state["pos_embed"] = torch.cat([position[:, :first], patches], dim=1)
+    (adapted.inflated if from_images else adapted.resized).append("pos_embed")
+
+
+def _resize_table(adapted: Adapted, name: str, wanted: Tensor, grid: Grid, from_images: bool) -> None:
     """Interpolates position tables of another input size; spatial ones only from square inputs."""
     tensor = adapted.state[name]
-    if tensor.ndim != wanted.ndim or tensor.shape[-1] != wanted.shape[-1]:
+    if tensor.shape[-1] != wanted.shape[-1]:
         return
     kind = name.rpartition(".")[2]
     resized = None
@@ -103,26 +189,6 @@ def _resize_positions(
         side = math.isqrt(tensor.shape[1])
         if side * side == tensor.shape[1]:
             resized = resize_spatial(tensor.float(), (side, side), grid[1:])
-    elif kind == "pos_embed":
-        first = 1 if "cls_token" in adapted.state else 0
-        old_grid = _guess_grid(tensor.shape[1] - first, grid, from_images)
-        if old_grid is not None:
-            patches = resize_joint(tensor[:, first:].float(), old_grid, grid)
-            resized = torch.cat([tensor[:, :first].float(), patches], dim=1)
     if resized is not None and resized.shape == wanted.shape:
         adapted.state[name] = resized
-        (adapted.inflated if from_images and kind == "pos_embed" else adapted.resized).append(name)
-
-
-def _guess_grid(
-    num_tokens: int, grid: tuple[int, int, int], from_images: bool
-) -> tuple[int, int, int] | None:
-    """The grid that a joint embedding was made for, which its shape does not tell: square frames, and as many
-    of them as the model has, or else frames of the model's size, and another number of them."""
-    num_frames = 1 if from_images else grid[0]
-    side = math.isqrt(num_tokens // num_frames)
-    if num_frames * side * side == num_tokens:
-        return num_frames, side, side
-    if num_tokens % (grid[1] * grid[2]) == 0:
-        return num_tokens // (grid[1] * grid[2]), grid[1], grid[2]
-    return None
+        (adapted.inflated if from_images and kind == "rel_pos_t" else adapted.resized).append(name)

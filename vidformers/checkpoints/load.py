@@ -40,7 +40,9 @@ def load_weights(
 ) -> LoadInfo:
     """Loads published weights, or this library's own, recognised by their names.
 
-    Which projects' weights a model takes is in `checkpoints/families.py`.
+    Which projects' weights a model takes is in `checkpoints/families.py`. A derived class takes those of its
+    base class; of DataParallel, DistributedDataParallel and torch.compile wrappers the inner model is loaded,
+    and the names in the result are its own.
 
     Takes a path (also an address that iopath knows), a checkpoint dictionary or a bare state dict. Weights
     for another input size are interpolated, and image weights inflated so that a clip of equal frames gives
@@ -50,19 +52,28 @@ def load_weights(
     another class count keeps its values and is in `missing`; other missing or unexpected names are listed in
     the result and logged as a warning.
 
-    Raises ValueError for names of an unknown source, a model on the meta device, shapes that cannot be
-    fitted, and with strict=True for missing or unexpected names; then the model is left as it was.
+    Raises ValueError for what is no checkpoint, names of an unknown source, a model on the meta device,
+    shapes that cannot be fitted, and with strict=True for missing or unexpected names; then the model is left
+    as it was.
     FileNotFoundError and ValueError as `read_checkpoint`.
     """
     given = path_or_state_dict
     is_path = isinstance(given, str | os.PathLike)
     where = str(given) if is_path else "the checkpoint"
     checkpoint = read_checkpoint(os.fspath(given)) if isinstance(given, str | os.PathLike) else given
+    if not isinstance(checkpoint, Mapping):
+        hint = "; give its state_dict()" if isinstance(given, nn.Module) else ""
+        raise ValueError(
+            f"load_weights takes a path, a checkpoint or a state dict, not a {type(given).__name__}{hint}"
+        )
+    model = _inner(model)
     if any(parameter.is_meta for parameter in model.parameters()):
         raise ValueError("the model is on the meta device; call model.to_empty(device='cpu') first")
-    class_name = type(model).__name__
-    if class_name not in FAMILIES:
-        raise ValueError(f"load_weights knows no weights for a {class_name}; use model.load_state_dict")
+    class_name = next((c.__name__ for c in type(model).__mro__ if c.__name__ in FAMILIES), None)
+    if class_name is None:
+        raise ValueError(
+            f"load_weights knows no weights for a {type(model).__name__}; use model.load_state_dict"
+        )
     target = model.state_dict()
     try:
         state = find_state_dict(checkpoint)
@@ -70,10 +81,9 @@ def load_weights(
             source, converted = "vidformers", state
         else:
             source, converted = to_our_names(state, class_name, set(target))
+        adapted = FAMILIES[class_name].adapt(converted, model)
     except ValueError as error:
         raise ValueError(f"{where} cannot be loaded into {class_name}: {error}") from None
-
-    adapted = FAMILIES[class_name].adapt(converted, model)
     info = LoadInfo(source=source)
     misfits = []
     for name, tensor in adapted.state.items():
@@ -110,6 +120,18 @@ def load_weights(
     if callable(reset_buffers):  # a model built on the meta device has had no values in them so far
         reset_buffers()
     return info
+
+
+def _inner(model: nn.Module) -> nn.Module:
+    """The model itself, without wrappers whose state dict has prefixed names."""
+    while True:
+        compiled = getattr(model, "_orig_mod", None)
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif isinstance(compiled, nn.Module):
+            model = compiled
+        else:
+            return model
 
 
 def to_our_names(

@@ -1,4 +1,9 @@
-"""PyTorchVideo's MViT (create_multiscale_vision_transformers) names."""
+"""PyTorchVideo's MViT (create_multiscale_vision_transformers) names.
+
+Its LayerNorms have eps 1e-6, as ours by default, but for one release: in 0.1.5, the last on PyPI, the norms
+after pooling (norm_q, norm_k, norm_v) have 1e-5, and there is no constructor argument for that here. Weights
+that were trained with it (names without `_attention_pool_`) give logits that differ in the fourth digit.
+"""
 
 import re
 from collections.abc import Iterable
@@ -6,7 +11,6 @@ from collections.abc import Iterable
 from torch import Tensor
 
 from vidformers.checkpoints.family import Source
-from vidformers.checkpoints.slowfast import as_3d_kernel
 
 _PREFIXES = {
     "patch_embed.patch_model.": "patch_embed.proj.",
@@ -26,7 +30,7 @@ def matches(names: Iterable[str]) -> bool:
 
 
 def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """PyTorchVideo's state dict -> ours. q, k and v stay separate where they are."""
+    """PyTorchVideo's state dict -> ours. q, k and v stay separate where they are, 2D patch kernels 2D."""
     converted = {}
     for name, tensor in state.items():
         match = _POOL.fullmatch(name)
@@ -37,7 +41,7 @@ def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
             if name.startswith(prefix):
                 name = ours + name.removeprefix(prefix)
                 break
-        converted[name] = as_3d_kernel(name, tensor)
+        converted[name] = tensor
     return converted
 
 

@@ -1,7 +1,9 @@
 """Checkpoint files to dictionaries of tensors, without running anything that a file may contain."""
 
 import importlib.util
+import os
 import pickle
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,19 +19,14 @@ _WRAPPERS = ("module.", "_orig_mod.")
 def read_checkpoint(path: str) -> dict[str, Any]:
     """Reads a PyTorch or .safetensors file, local or at any address that iopath knows, onto the CPU.
 
-    FileNotFoundError if there is none; ValueError, with what to do, if it is not a checkpoint or holds Python
-    objects, which are refused because loading them can run any code.
+    FileNotFoundError if there is none; ValueError, with what to do, if it cannot be fetched, is not a
+    checkpoint or holds Python objects, which are refused because loading them can run any code.
     """
-    from vidformers.data.paths import path_manager
-
     path = str(path)
-    manager = path_manager()
-    if not manager.isfile(path):
-        what = "is a folder, not a checkpoint file" if manager.isdir(path) else "does not exist"
-        raise FileNotFoundError(f"{path} {what}; give the path of a .pth, .pyth, .pt or .safetensors file")
+    local = _fetch(path)
     if path.endswith(".safetensors"):
-        return _read_safetensors(manager.get_local_path(path))
-    with manager.open(path, "rb") as file:
+        return _read_safetensors(local)
+    with open(local, "rb") as file:
         try:
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:
@@ -37,6 +34,31 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f"{path} holds a {type(checkpoint).__name__}, wanted a dictionary of tensors")
     return dict(checkpoint)
+
+
+def _fetch(path: str) -> str:
+    """Path of a local copy, or of the file itself."""
+    from vidformers.data.paths import path_manager
+
+    manager = path_manager()
+    scheme, separator, _ = path.partition("://")
+    known = any(path.startswith(prefix) for prefix in manager._path_handlers)
+    if separator and not known and not os.path.exists(path):
+        raise ValueError(
+            f"{path} is at an address that nothing here can read ({scheme}://); download it and give the "
+            "path of the file, or register a handler with iopath.common.file_io.g_pathmgr.register_handler"
+        )
+    try:
+        is_file = manager.isfile(path)
+    except NotImplementedError:  # iopath cannot ask web servers
+        is_file = True
+    if not is_file:
+        what = "is a folder, not a checkpoint file" if manager.isdir(path) else "does not exist"
+        raise FileNotFoundError(f"{path} {what}; give the path of a .pth, .pyth, .pt or .safetensors file")
+    try:
+        return str(manager.get_local_path(path))
+    except OSError as error:
+        raise ValueError(f"{path} could not be fetched ({error}); download it and give the file") from None
 
 
 def find_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -53,11 +75,13 @@ def find_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     return _unwrapped(checkpoint)
 
 
-def _unwrapped(state: Mapping[str, Any]) -> dict[str, Tensor]:
+def _unwrapped(state: Mapping[Any, Any]) -> dict[str, Tensor]:
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-    for wrapper in _WRAPPERS:
-        if all(name.startswith(wrapper) for name in tensors):
-            tensors = {name.removeprefix(wrapper): value for name, value in tensors.items()}
+    for name in tensors:
+        if not isinstance(name, str):
+            raise ValueError(f"its tensors are not under names of parameters; one is under {name!r}")
+    while wrapper := next((w for w in _WRAPPERS if all(name.startswith(w) for name in tensors)), ""):
+        tensors = {name.removeprefix(wrapper): value for name, value in tensors.items()}
     return tensors
 
 
@@ -73,11 +97,11 @@ def _read_safetensors(path: str) -> dict[str, Any]:
 
 
 def _why_unreadable(path: str, error: Exception) -> str:
-    message = str(error)
-    if isinstance(error, pickle.UnpicklingError) and "Unsupported global" in message:
-        objects = message.split("Unsupported global: GLOBAL ")[-1].split(" ")[0]
+    # torch has two such messages, one for what it could be told to allow and one for what never is.
+    refused = re.search(r"(?i)unsupported global(?:: global)? ([\w.]+)", str(error))
+    if isinstance(error, pickle.UnpicklingError) and refused:
         return (
-            f"{path} was refused because it holds Python objects besides tensors ({objects}), and loading "
+            f"{path} was refused because it holds Python objects besides tensors ({refused[1]}), and loading "
             "those can run any code. If you trust its origin, open it once with torch.load(path, "
             "weights_only=False), save only its state dict with torch.save, and give that file instead"
         )

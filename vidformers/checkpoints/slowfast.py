@@ -15,7 +15,8 @@ def matches(names: Iterable[str]) -> bool:
 
 
 def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """PySlowFast's state dict -> ours: the same names; a 2D patch kernel becomes a 3D one of one frame.
+    """PySlowFast's state dict -> ours: the same names. The 2D patch kernel of an image model stays 2D, to be
+    known as one by `adapt`.
 
     ValueError for reversible models (names under rev_backbone).
     """
@@ -24,7 +25,7 @@ def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
             "the checkpoint is of a reversible MViT (it has names such as rev_backbone.layers.0.F...), "
             "and reversible MViT is not supported yet"
         )
-    return {name: as_3d_kernel(name, tensor) for name, tensor in state.items()}
+    return dict(state)
 
 
 def as_3d_kernel(name: str, tensor: Tensor) -> Tensor:

@@ -1,4 +1,10 @@
-"""torchvision.models.video.MViT names."""
+"""torchvision.models.video.MViT names.
+
+The same weights give the same logits but for one thing: torchvision computes the index of relative positions
+in another order than PySlowFast, and float32 rounding then picks the neighbouring row for some pairs where
+neither of the numbers of queries and keys divides the other (8 and 6, for instance; none of those at
+16 x 224 x 224). Ours is PySlowFast's.
+"""
 
 import re
 from collections.abc import Iterable
