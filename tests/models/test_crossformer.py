@@ -8,10 +8,8 @@ import torch
 import vidformers as vf
 from tests.golden import build, find_cases, load_case
 from tests.golden_families.crossformer import arguments, inflated_arguments, official_arguments
-from tests.golden_json import load_json
-from vidformers.analysis.complexity import count_flops, count_parameters
-from vidformers.checkpoints.crossformer import convert
-from vidformers.checkpoints.inflate import inflate
+from tests.models.parity import check_case, check_moving_clip, check_published, load_manifest, logits, still
+from vidformers.analysis.complexity import count_flops
 from vidformers.models import CrossFormer
 from vidformers.models.crossformer import CrossFormerBlock
 
@@ -30,22 +28,6 @@ MANIFESTS = {
 }
 
 
-def logits_of(model: torch.nn.Module, clip: torch.Tensor) -> torch.Tensor:
-    with torch.no_grad():
-        return model(clip)
-
-
-def still(image: torch.Tensor, num_frames: int) -> torch.Tensor:
-    return image.unsqueeze(2).expand(-1, -1, num_frames, -1, -1)
-
-
-def check(model: torch.nn.Module, clip: torch.Tensor, case: dict[str, Any]) -> None:
-    torch.testing.assert_close(logits_of(model, clip), case["logits"], atol=1e-5, rtol=0)
-    # float32 would hide a wrong LayerNorm eps.
-    exact = logits_of(model.double(), clip.double())
-    torch.testing.assert_close(exact, case["logits_fp64"], atol=1e-9, rtol=0)
-
-
 def video_model(case: dict[str, Any], **changes: Any) -> CrossFormer:
     """The inflated model of a case for 8 frames, with other arguments."""
     model = CrossFormer(**{**arguments(case, 8)[1], **changes}).double().eval()
@@ -55,16 +37,14 @@ def video_model(case: dict[str, Any], **changes: Any) -> CrossFormer:
 
 @pytest.mark.parametrize("name", CASES)
 def test_logits(name: str) -> None:
-    case = load_case(name)
-    check(build(case), case["input"], case)
+    check_case(name)
 
 
 @pytest.mark.parametrize("num_frames", [1, 4, 7, 8])
 @pytest.mark.parametrize("name", CASES)
 def test_still_clip_gives_the_image_logits(name: str, num_frames: int) -> None:
     """With 7 frames groups of 2 are padded; with 8 frames there are tubelets of 2 that overlap."""
-    case = load_case(name)
-    check(build(case, num_frames), still(case["input"], num_frames), case)
+    check_case(name, num_frames)
 
 
 @pytest.mark.parametrize("num_frames", [1, 5])
@@ -88,8 +68,8 @@ def test_other_video_models_of_the_same_image_weights(changes: dict[str, Any], n
     vf.load_weights(image_model, case["state_dict"])
     model = video_model(case, **{k: v for k, v in changes.items() if k != "image_only"})
     image = case["input"].double()
-    expected = logits_of(image_model, image)
-    torch.testing.assert_close(logits_of(model, still(image, num_frames)), expected, atol=1e-7, rtol=0)
+    expected = logits(image_model, image)
+    torch.testing.assert_close(logits(model, still(image, num_frames)), expected, atol=1e-7, rtol=0)
 
 
 @pytest.mark.parametrize("size", [(50, 70), (13, 200), (3, 5)])
@@ -97,9 +77,9 @@ def test_other_sizes(size: tuple[int, int]) -> None:
     """Not divisible by anything: padded at each step, and still the same for image and still clip."""
     case = load_case(SMALLEST)
     image = torch.randn(1, 3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    expected = logits_of(build(case).double(), image)
+    expected = logits(build(case).double(), image)
     assert torch.isfinite(expected).all()
-    found = logits_of(build(case, 8).double(), still(image, 7))
+    found = logits(build(case, 8).double(), still(image, 7))
     torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
     with torch.no_grad():
         features = build(case).forward_features(image.float())
@@ -134,12 +114,7 @@ def test_long_distance_attention_reaches_exactly_its_group() -> None:
 
 
 def test_moving_clip_does_not_give_the_mean_of_its_frames() -> None:
-    case = load_case(SMALLEST)
-    image = case["input"].double()
-    clip = torch.stack([image, image.flip(-1), image.roll(9, -1), image.flip(-2)], dim=2)
-    frames = torch.stack([logits_of(build(case).double(), frame) for frame in clip.unbind(2)])
-    moving = logits_of(build(case, num_frames=4).double(), clip)
-    assert (moving - frames.mean(dim=0)).abs().max() > 1e-2
+    check_moving_clip(SMALLEST)
 
 
 def test_inexact_choices_are_inexact() -> None:
@@ -149,15 +124,15 @@ def test_inexact_choices_are_inexact() -> None:
     model = video_model(case)
     for conv in model.patch_embed.projs:
         conv.time_padding = "zero"
-    assert (logits_of(model, still(image, 8)) - case["logits_fp64"]).abs().max() > 1e-2
+    assert (logits(model, still(image, 8)) - case["logits_fp64"]).abs().max() > 1e-2
     model = video_model(case, pad_mask="none")
-    assert (logits_of(model, still(image, 6)) - case["logits_fp64"]).abs().max() > 1e-3
+    assert (logits(model, still(image, 6)) - case["logits_fp64"]).abs().max() > 1e-3
 
 
 def test_what_was_inflated_is_said() -> None:
     case = load_case(SMALLEST)
     info = vf.load_weights(CrossFormer(**arguments(case, 8)[1]), case["state_dict"])
-    assert info.source == "official CrossFormer"
+    assert info.source == "official"
     assert not info.missing
     assert not info.unexpected
     assert "patch_embed.projs.0.weight" in info.inflated
@@ -168,16 +143,12 @@ def test_what_was_inflated_is_said() -> None:
 @pytest.mark.parametrize("published", MANIFESTS)
 def test_published_sizes(published: str) -> None:
     """Parameters, names, shapes and GFLOPs of the image model; its weights fit the registered video model."""
-    manifest = load_json(f"manifests/crossformer/{published}.json")
+    manifest = load_manifest("crossformer", published)
     image_arguments = official_arguments(manifest["kwargs"])
     with torch.device("meta"):
-        state = convert({name: torch.empty(shape) for name, shape in manifest["state_dict"].items()})
         image_model = CrossFormer(**image_arguments)
         video = vf.create_model(MANIFESTS[published], num_classes=1000)
-    assert count_parameters(image_model) == manifest["num_params"]
-    for model in (image_model, video):
-        fitted = {name: tensor.shape for name, tensor in inflate(state, model).state.items()}
-        assert fitted == {name: tensor.shape for name, tensor in model.state_dict().items()}
+    check_published(manifest, image_model, video)
     flops = count_flops(image_model, manifest["input_shape"])["total"] / 1e9
     assert flops == pytest.approx(manifest["gflops"], rel=0.01)
     # What no shape tells.

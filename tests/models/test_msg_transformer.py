@@ -6,33 +6,16 @@ import pytest
 import torch
 
 import vidformers as vf
-from tests.golden import build, find_cases, load_case
+from tests.golden import find_cases, load_case
 from tests.golden_families.msg_transformer import arguments, official_arguments
-from tests.golden_json import load_json
-from vidformers.analysis.complexity import count_flops, count_parameters
-from vidformers.checkpoints.msg_transformer import adapt, convert
+from tests.models.parity import check_case, check_moving_clip, check_published, load_manifest, logits, still
+from vidformers.analysis.complexity import count_flops
 from vidformers.models import MSGTransformer
 from vidformers.models.msg_transformer import shuffle_index
 
 CASES = find_cases("msg_transformer/*.pt")
 SMALL = "msg_transformer/msg_noshuffle"
 MANIFESTS = {"msg_tiny": "msg_t", "msg_small": "msg_s", "msg_base": "msg_b"}  # published -> registered name
-
-
-def logits_of(model: torch.nn.Module, clip: torch.Tensor) -> torch.Tensor:
-    with torch.no_grad():
-        return model(clip)
-
-
-def still(image: torch.Tensor, num_frames: int) -> torch.Tensor:
-    return image.unsqueeze(2).expand(-1, -1, num_frames, -1, -1)
-
-
-def check(model: torch.nn.Module, clip: torch.Tensor, case: dict[str, Any]) -> None:
-    torch.testing.assert_close(logits_of(model, clip), case["logits"], atol=1e-5, rtol=0)
-    # float32 would hide a wrong LayerNorm eps.
-    exact = logits_of(model.double(), clip.double())
-    torch.testing.assert_close(exact, case["logits_fp64"], atol=1e-9, rtol=0)
 
 
 def pair(region_t: int = 2, **changes: Any) -> tuple[MSGTransformer, MSGTransformer]:
@@ -77,16 +60,14 @@ def random_image(height: int, width: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", CASES)
 def test_logits(name: str) -> None:
-    case = load_case(name)
-    check(build(case), case["input"], case)
+    check_case(name)
 
 
 @pytest.mark.parametrize("num_frames", [1, 4, 7, 8])
 @pytest.mark.parametrize("name", CASES)
 def test_still_clip_gives_the_image_logits(name: str, num_frames: int) -> None:
     """With 7 frames the last window is half padding, so that its messenger stands for one frame."""
-    case = load_case(name)
-    check(build(case, num_frames), still(case["input"], num_frames), case)
+    check_case(name, num_frames)
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 5, 13])
@@ -109,15 +90,12 @@ def test_still_clips_of_other_video_models(
     """Built for 8 frames, run on other numbers of them; 36x21 fills neither windows nor regions."""
     image_model, video_model = pair(**changes)
     image = random_image(*size)
-    found, expected = logits_of(video_model, still(image, num_frames)), logits_of(image_model, image)
+    found, expected = logits(video_model, still(image, num_frames)), logits(image_model, image)
     torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
 
 
 def test_moving_clip_does_not_give_the_mean_of_its_frames() -> None:
-    image_model, video_model = pair()
-    clip = torch.randn(2, 3, 8, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    frames = torch.stack([logits_of(image_model, frame) for frame in clip.unbind(2)])
-    assert (logits_of(video_model, clip) - frames.mean(dim=0)).abs().max() > 1e-2
+    check_moving_clip(SMALL)
 
 
 def test_messengers_carry_information_between_windows_in_time() -> None:
@@ -139,7 +117,7 @@ def test_inexact_choices_are_inexact() -> None:
     """The control of the tests above: a messenger that counts as one key among many frames' patches."""
     image_model, video_model = pair(messenger_log_frames=False)
     image = random_image(32, 32)
-    difference = logits_of(video_model, still(image, 8)) - logits_of(image_model, image)
+    difference = logits(video_model, still(image, 8)) - logits(image_model, image)
     assert difference.abs().max() > 1e-2
 
 
@@ -205,7 +183,7 @@ def test_every_region_starts_with_the_same_messengers() -> None:
 def test_what_was_inflated_is_said() -> None:
     case = load_case(SMALL)
     info = vf.load_weights(MSGTransformer(**arguments(case, 8)[1]), case["state_dict"])
-    assert info.source == "official MSG-Transformer"
+    assert info.source == "official"
     assert not info.missing
     assert not info.unexpected
     assert {"msg_tokens", "patch_embed.proj.weight"} <= set(info.inflated)
@@ -217,16 +195,12 @@ def test_what_was_inflated_is_said() -> None:
 @pytest.mark.parametrize("published", MANIFESTS)
 def test_published_sizes(published: str) -> None:
     """Parameters, names, shapes and GFLOPs of the image model; its weights fit the registered video model."""
-    manifest = load_json(f"manifests/msg_transformer/{published}.json")
+    manifest = load_manifest("msg_transformer", published)
     image_arguments = official_arguments(manifest["kwargs"])
     with torch.device("meta"):
-        state = convert({name: torch.empty(shape) for name, shape in manifest["state_dict"].items()})
         image_model = MSGTransformer(**image_arguments)
         video = vf.create_model(MANIFESTS[published], num_classes=1000)
-    assert count_parameters(image_model) == manifest["num_params"]
-    for model in (image_model, video):
-        fitted = {name: tensor.shape for name, tensor in adapt(state, model).state.items()}
-        assert fitted == {name: tensor.shape for name, tensor in model.state_dict().items()}
+    check_published(manifest, image_model, video)
     flops = count_flops(image_model, manifest["input_shape"])["total"] / 1e9
     assert flops == pytest.approx(manifest["gflops"], rel=0.01)
     # What no shape tells.

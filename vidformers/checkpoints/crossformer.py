@@ -30,4 +30,4 @@ def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return converted
 
 
-SOURCE = Source("official CrossFormer", matches, convert)
+SOURCE = Source("official", matches, convert)

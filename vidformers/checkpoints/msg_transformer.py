@@ -51,4 +51,4 @@ def adapt(state: dict[str, Tensor], model: nn.Module) -> Adapted:
     return adapted
 
 
-SOURCE = Source("official MSG-Transformer", matches, convert)
+SOURCE = Source("official", matches, convert)
