@@ -12,9 +12,10 @@ from vidformers.checkpoints.families import FAMILIES
 
 HEADER = """# Models
 
-Written by `python tools/model_table.py`; do not edit. Parameters and GFLOPs (multiply-adds of one view in eval mode, as
-`vidformers.analysis.complexity.count_flops` counts them) are those of the registered name as it is: its own number of frames,
-image size and number of classes. `mvit` and the `*_tiny` names are not published sizes.
+Written by `python tools/model_table.py`; do not edit. Parameters and GFLOPs (multiply-adds of one view in
+eval mode, as `vidformers.analysis.complexity.count_flops` counts them) are those of the registered name as it
+is: its own number of frames, image size and number of classes. `mvit` and the `*_tiny` names are not
+published sizes.
 
 """
 
@@ -48,7 +49,8 @@ def table() -> str:
         rows = [row(name) for name in names if vf.model_class(name) is model_class]
         sections.append(
             f"## {model_class.__name__}\n\n"
-            f"Paper: {paper_links(model_class) or 'see the docstring'}. Weights that load: {sources or 'none published'}.\n\n"
+            f"Paper: {paper_links(model_class) or 'see the docstring'}. "
+            f"Weights that load: {sources or 'none published'}.\n\n"
             "| name | clip (T x H x W) | parameters (M) | GFLOPs |\n|---|---|---:|---:|\n"
             + "\n".join(rows)
             + "\n"

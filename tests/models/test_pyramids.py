@@ -39,6 +39,8 @@ IMAGE_FORM: dict[str, dict[str, Any]] = {
     "twins_svt": {"peg_kernel": (1, 3, 3), "window_sizes": ((1, 7, 7),) * 4},
 }
 MANIFESTS = [(family, name) for family in IMAGE_FORM for name in manifests(family)]
+# Larger sizes have only more or wider blocks, and take seconds to count.
+COUNTED = {"pvt_tiny", "pvt_v2_b0", "pvt_v2_b2_li", "twins_pcpvt_small", "twins_svt_small"}
 NAMES = [name for name in vf.list_models() if name.startswith(("pvt", "cpvt", "twins"))]
 TINY_NAMES = [name for name in NAMES if name.endswith("_tiny")]
 
@@ -154,10 +156,11 @@ def test_published_checkpoints_fit(family: str, name: str) -> None:
         image = vf.create_model(registered, num_classes=1000, **form)
         video = vf.create_model(registered, num_classes=1000)
     check_published(content, image, video)
-    flops = count_flops(image, content["input_shape"])["total"]
-    # fvcore counts more: linear attention's pooling, and PVT's resizing of positions to the size they have.
-    more = 2e-3 if name.endswith("_li") or family == "pvt_v1" else 1e-4
-    assert flops / 1e9 == pytest.approx(content["gflops"], abs=more)
+    if name in COUNTED:
+        flops = count_flops(image, content["input_shape"])["total"]
+        # fvcore counts more: linear attention's pooling, and PVT's resizing of positions to the size they have.
+        more = 2e-3 if name.endswith("_li") or family == "pvt_v1" else 1e-4
+        assert flops / 1e9 == pytest.approx(content["gflops"], abs=more)
 
 
 def test_official_names_of_pvt_v2() -> None:

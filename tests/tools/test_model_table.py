@@ -1,4 +1,4 @@
-"""docs/models.md is what tools/model_table.py writes; counting all of it takes a minute, so a part stands for it."""
+"""docs/models.md is what tools/model_table.py writes; a part of it stands for all, which take a minute."""
 
 import re
 from pathlib import Path
