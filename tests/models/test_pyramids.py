@@ -158,7 +158,7 @@ def test_published_checkpoints_fit(family: str, name: str) -> None:
     check_published(content, image, video)
     if name in COUNTED:
         flops = count_flops(image, content["input_shape"])["total"]
-        # fvcore counts more: linear attention's pooling, and PVT's resizing of positions to the size they have.
+        # fvcore counts more: linear attention's pooling, PVT's resizing of positions to their own size.
         more = 2e-3 if name.endswith("_li") or family == "pvt_v1" else 1e-4
         assert flops / 1e9 == pytest.approx(content["gflops"], abs=more)
 
