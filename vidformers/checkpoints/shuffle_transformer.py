@@ -54,4 +54,4 @@ def _our_name(name: str) -> str:
     return name
 
 
-SOURCE = Source("shuffle_transformer", matches, convert)
+SOURCE = Source("official", matches, convert)

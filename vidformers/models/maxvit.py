@@ -363,31 +363,31 @@ _LARGER = {"depths": (2, 6, 14, 2)}
 
 @register_model(MaxViT)
 def maxvit_t() -> dict[str, Any]:
-    """MaxViT-T: 31.0 M parameters, 55.6 GFLOPs (image model 30.9 M, 5.6, 83.6)."""
+    """MaxViT-T: 31.0 M parameters, 55.8 GFLOPs (image model 30.9 M, 5.6, 83.6)."""
     return {}
 
 
 @register_model(MaxViT)
 def maxvit_s() -> dict[str, Any]:
-    """MaxViT-S: 69.0 M parameters, 105.6 GFLOPs (image model 68.9 M, 11.7, 84.5)."""
+    """MaxViT-S: 69.0 M parameters, 105.9 GFLOPs (image model 68.9 M, 11.7, 84.5)."""
     return {"embed_dims": (96, 192, 384, 768)}
 
 
 @register_model(MaxViT)
 def maxvit_b() -> dict[str, Any]:
-    """MaxViT-B: 120.0 M parameters, 209.1 GFLOPs (image model 119.5 M, 24.0, 85.0)."""
+    """MaxViT-B: 120.0 M parameters, 209.6 GFLOPs (image model 119.5 M, 24.0, 85.0)."""
     return {**maxvit_s(), **_LARGER}
 
 
 @register_model(MaxViT)
 def maxvit_l() -> dict[str, Any]:
-    """MaxViT-L: 212.7 M parameters, 391.7 GFLOPs (image model 211.8 M, 43.7, 85.2)."""
+    """MaxViT-L: 212.7 M parameters, 392.4 GFLOPs (image model 211.8 M, 43.7, 85.2)."""
     return {**_LARGER, "stem_dim": 128, "embed_dims": (128, 256, 512, 1024)}
 
 
 @register_model(MaxViT)
 def maxvit_xl() -> dict[str, Any]:
-    """MaxViT-XL: 476.6 M parameters, 865.5 GFLOPs (image model 475 M, 97.3, pre-trained on ImageNet-21k)."""
+    """MaxViT-XL: 476.6 M parameters, 866.6 GFLOPs (image model 475 M, 97.5, pre-trained on ImageNet-21k)."""
     return {**_LARGER, "stem_dim": 192, "embed_dims": (192, 384, 768, 1536)}
 
 

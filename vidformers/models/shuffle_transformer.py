@@ -253,19 +253,19 @@ class ShuffleTransformer(nn.Module):
 
 @register_model(ShuffleTransformer)
 def shuffle_t() -> dict[str, Any]:
-    """Shuffle-T: 28.7 M parameters, 43.4 GFLOPs (image model 28.5 M, 4.7, 82.4)."""
+    """Shuffle-T: 28.7 M parameters, 43.5 GFLOPs (image model 28.5 M, 4.7, 82.4)."""
     return {}
 
 
 @register_model(ShuffleTransformer)
 def shuffle_s() -> dict[str, Any]:
-    """Shuffle-S: 50.8 M parameters, 80.6 GFLOPs (image model 50.1 M, 9.0, 83.6)."""
+    """Shuffle-S: 50.8 M parameters, 80.7 GFLOPs (image model 50.1 M, 9.0, 83.6)."""
     return {"depths": (2, 2, 18, 2)}
 
 
 @register_model(ShuffleTransformer)
 def shuffle_b() -> dict[str, Any]:
-    """Shuffle-B: 89.4 M parameters, 137.7 GFLOPs (image model 88.4 M, 15.8, 84.0)."""
+    """Shuffle-B: 89.4 M parameters, 137.9 GFLOPs (image model 88.4 M, 15.8, 84.0)."""
     return {**shuffle_s(), "embed_dims": (128, 256, 512, 1024), "num_heads": (4, 8, 16, 32)}
 
 
