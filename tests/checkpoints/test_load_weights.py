@@ -279,10 +279,9 @@ def test_checkpoint_of_another_model() -> None:
         with pytest.raises(ValueError, match=r"conv1.weight.*checkpoint of another model") as caught:
             load_weights(mvit(), resnet, strict=strict)
         assert "\n" not in str(caught.value)
-    with pytest.raises(ValueError, match="reversible MViT is not supported yet"):
-        load_weights(
-            mvit(), {"patch_embed.proj.weight": torch.zeros(1), "rev_backbone.layers.0": torch.zeros(1)}
-        )
+    reversible = create_model("rev_mvit_tiny", embed_dim=8).state_dict()
+    with pytest.raises(ValueError, match="of a RevMViT"):
+        load_weights(mvit(), reversible)
 
 
 def test_checkpoint_of_another_size_changes_nothing() -> None:

@@ -15,15 +15,12 @@ from vidformers.engine.model import build_model
 
 NAMES = manifest_names()
 REVERSIBLE = [name for name in NAMES if "REV" in name]
-SUPPORTED = [name for name in NAMES if "REV" not in name]
+CLASS_TOKEN_LEFT_OUT = "Kinetics__REV_MVIT_B_16x4_CONV"
 # Neither PySlowFast's nor our code looks at these; the rest of the official files must load without a word.
 WITH_IGNORED_SETTINGS = {
-    name: ["PREFETCH.NUM_LOADERS", "DATA.INV_UNIFORM_SAMPLE"] for name in SUPPORTED if name.startswith("SSv2")
-} | {
-    name: ["DATA.DECODING_SHORT_SIZE", "ssl_eval"]
-    for name in SUPPORTED
-    if name.startswith("masked_ssl__k400")
-}
+    name: ["PREFETCH.NUM_LOADERS", "DATA.INV_UNIFORM_SAMPLE"] for name in NAMES if name.startswith("SSv2")
+} | {name: ["DATA.DECODING_SHORT_SIZE", "ssl_eval"] for name in NAMES if name.startswith("masked_ssl__k400")}
+WITH_IGNORED_SETTINGS[CLASS_TOKEN_LEFT_OUT] = ["MVIT.CLS_EMBED_ON True", "no class token: it is left out"]
 
 
 def manifest(name):
@@ -64,7 +61,7 @@ def test_all_official_files_are_here():
     assert len(NAMES) == 23 and len(REVERSIBLE) == 4
 
 
-@pytest.mark.parametrize("name", SUPPORTED)
+@pytest.mark.parametrize("name", NAMES)
 def test_official_file_builds_the_official_model(name, write):
     cfg, warning = load(write(tree_of(name)))
     for text in WITH_IGNORED_SETTINGS.get(name, []):
@@ -88,9 +85,15 @@ def test_official_file_builds_the_official_model(name, write):
 
 
 @pytest.mark.parametrize("name", REVERSIBLE)
-def test_reversible_files_say_so(name, write):
-    text = refusal(write(tree_of(name)))
-    assert "MVIT.REV.ENABLE" in text and "reversible MViT is not supported yet" in text and "line" in text
+def test_reversible_files(name, write):
+    cfg, _ = load(write(tree_of(name)))
+    assert cfg.MODEL.NAME == "rev_mvit"
+    tree = tree_of(name)
+    tree["MVIT"]["REV"]["RES_PATH"] = "max"  # fails in PySlowFast
+    text = refusal(write(tree))
+    assert "MVIT.REV.RES_PATH is 'max'" in text and "line" in text and "only 'conv'" in text
+    with pytest.raises(ValueError, match="rev_mvit_arguments"):
+        mvit_arguments(tree_of(name))
 
 
 def test_the_file_with_the_broken_indentation_names_its_line(write):

@@ -15,7 +15,7 @@ RATE_CASES = load_json("slowfast_data/lr_schedule.json")
 
 
 class ReversibleNames(nn.Module):
-    """Names and shapes of a reversible MViT, which is not built yet: groups depend on nothing else."""
+    """PySlowFast's reversible MViT, to which all blocks are the head; RevMViT's layer_id tells them apart."""
 
     def __init__(self, shapes, num_layers):
         super().__init__()

@@ -6,15 +6,22 @@ from typing import Any
 import torch
 import yaml
 
-from vidformers.config.pyslowfast import mvit_arguments
-from vidformers.models import MViT
+from vidformers.config.pyslowfast import mvit_arguments, rev_mvit_arguments
+from vidformers.models import MViT, RevMViT
 
 
-def arguments(case: Mapping[str, Any], num_frames: int | None) -> tuple[type[MViT], dict[str, Any]]:
+def arguments(
+    case: Mapping[str, Any], num_frames: int | None
+) -> tuple[type[MViT] | type[RevMViT], dict[str, Any]]:
     """The constructor arguments of a case; with `num_frames`, those of the video model of an image case."""
     source = case["source"].partition(":")[0]
+    model_class: type[MViT] | type[RevMViT] = MViT
     if source == "slowfast":
-        found = mvit_arguments(yaml.safe_load(case["yaml"]))
+        tree = yaml.safe_load(case["yaml"])
+        if tree["MVIT"].get("REV", {}).get("ENABLE"):
+            model_class, found = RevMViT, rev_mvit_arguments(tree)
+        else:
+            found = mvit_arguments(tree)
     elif source == "torchvision":
         found = torchvision_arguments(case["kwargs"])
     elif source == "pytorchvideo":
@@ -26,7 +33,7 @@ def arguments(case: Mapping[str, Any], num_frames: int | None) -> tuple[type[MVi
             found = inflated_arguments(found, num_frames)
         else:
             found["num_frames"] = num_frames
-    return MViT, found
+    return model_class, found
 
 
 def inflated_arguments(image: Mapping[str, Any], num_frames: int) -> dict[str, Any]:
@@ -44,8 +51,9 @@ def inflated_arguments(image: Mapping[str, Any], num_frames: int) -> dict[str, A
         "patch_stride": (tubelet, *stride),
         "patch_padding": (1 if overlapping else 0, *padding),
         "rel_pos_temporal": has_relative_position,
-        "class_token_log_frames": image.get("class_token", True),
     }
+    if "buffer_layers" not in image:  # reversible models have no class token
+        video["class_token_log_frames"] = image.get("class_token", True)
     pool_kernel = image["pool_kvq_kernel"]
     # Only convolutions can be inflated: a temporal average would meet the padding at the clip's ends.
     if pool_kernel is not None and image.get("pool_mode", "conv").startswith("conv"):

@@ -86,14 +86,5 @@ def test_moving_clip_does_not_give_the_image_logits() -> None:
 
 
 def test_unsupported_cases_say_so() -> None:
-    reversible = {
-        "source": "slowfast",
-        "arch": "mvit",
-        "yaml": "MVIT: {REV: {ENABLE: true}}\nMODEL: {MODEL_NAME: MViT}",
-        "state_dict": {},
-        "input": torch.zeros(1),
-    }
-    with pytest.raises(ValueError, match="reversible MViT is not supported yet"):
-        build(reversible)
     with pytest.raises(ValueError, match="'resnet' are not supported yet"):
         build({"source": "timm:resnet", "arch": "resnet"})

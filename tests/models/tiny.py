@@ -42,6 +42,11 @@ TINY: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     },
     "PVT": _tiny_pyramid,
     "PVTv2": _tiny_pyramid,
+    "RevMViT": lambda arguments: {
+        "embed_dim": 4 * arguments["num_heads"],
+        "patch_kernel": [min(size, 8) for size in arguments["patch_kernel"]],
+        "patch_stride": [min(size, 8) for size in arguments["patch_stride"]],
+    },
     "ShuffleTransformer": lambda arguments: {
         "stem_dim": 8,
         "embed_dims": [8 * heads for heads in arguments["num_heads"]],

@@ -28,6 +28,7 @@ FAMILIES: dict[str, Family] = {
     "MaxViT": Family((maxvit.SOURCE,), inflate),
     "PVT": Family((pvt.SOURCE,), pvt.adapt),
     "PVTv2": Family(pvt_v2.SOURCES, inflate),
+    "RevMViT": Family((slowfast.REVERSIBLE,), adapt),
     "ShuffleTransformer": Family((shuffle_transformer.SOURCE,), inflate),
     "Swin": Family((swin.OFFICIAL, swin.TIMM, swin.TORCHVISION), swin.adapt),
     "TwinsPCPVT": Family((twins.PCPVT_SOURCE,), inflate),

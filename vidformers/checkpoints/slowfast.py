@@ -1,4 +1,4 @@
-"""PySlowFast's MViT and ViT names, which are also this library's."""
+"""PySlowFast's MViT, ViT and Rev-MViT names, which are also this library's."""
 
 from collections.abc import Iterable
 
@@ -8,24 +8,25 @@ from vidformers.checkpoints.family import Source
 
 
 def matches(names: Iterable[str]) -> bool:
-    """Whether these are PySlowFast's names of a transformer classifier."""
-    names = set(names)
-    has_block = any(name.startswith(("blocks.0.attn.", "rev_backbone.")) for name in names)
-    return "patch_embed.proj.weight" in names and has_block
+    """Whether these are PySlowFast's names of a transformer classifier that is not reversible."""
+    return _has(names, "blocks.0.attn.")
+
+
+def matches_reversible(names: Iterable[str]) -> bool:
+    """Whether these are PySlowFast's names of a reversible one."""
+    return _has(names, "rev_backbone.layers.0.")
 
 
 def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """PySlowFast's state dict -> ours: the same names. The 2D patch kernel of an image model stays 2D, to be
     known as one by `adapt`.
-
-    ValueError for reversible models (names under rev_backbone).
     """
-    if any(name.startswith("rev_backbone.") for name in state):
-        raise ValueError(
-            "the checkpoint is of a reversible MViT (it has names such as rev_backbone.layers.0.F...), "
-            "and reversible MViT is not supported yet"
-        )
     return dict(state)
+
+
+def _has(names: Iterable[str], block: str) -> bool:
+    names = set(names)
+    return "patch_embed.proj.weight" in names and any(name.startswith(block) for name in names)
 
 
 def as_3d_kernel(name: str, tensor: Tensor) -> Tensor:
@@ -34,3 +35,4 @@ def as_3d_kernel(name: str, tensor: Tensor) -> Tensor:
 
 
 SOURCE = Source("slowfast", matches, convert)
+REVERSIBLE = Source("slowfast", matches_reversible, convert)

@@ -224,7 +224,6 @@ _NONE_IS_DEFAULT: Mapping[str, tuple[str, ...]] = {
 
 # Not supported unless at the default value, which turns each of them off: key -> what it is.
 _UNSUPPORTED: Mapping[str, str] = {
-    "MVIT.REV.ENABLE": "reversible MViT",
     "MASK.ENABLE": "masked pre-training",
     "AUG.GEN_MASK_LOADER": "masked pre-training",
     "DETECTION.ENABLE": "action detection",
@@ -318,9 +317,9 @@ def translate_pyslowfast(
 ) -> Tree:
     """PySlowFast's key tree -> ours, with PySlowFast's defaults for the keys it leaves out.
 
-    The model becomes MODEL.NAME "mvit" with every constructor argument in MODEL.ARGS. One warning lists all
-    settings that have no effect here, `ignored` first. `where(key)` is appended to a key in errors, as "
-    (file, line n)".
+    The model becomes MODEL.NAME "mvit" or "rev_mvit", with every constructor argument in MODEL.ARGS. One
+    warning lists all settings that have no effect here, `ignored` first. `where(key)` is appended to a key in
+    errors, as " (file, line n)".
 
     Raises ValueError for unknown keys (with the nearest name), wrong types, and what this library does not
     support.
@@ -341,14 +340,19 @@ def translate_pyslowfast(
     if full["CONTRASTIVE"]:
         notes.append("CONTRASTIVE (its model is not the one of this file)")
 
+    if full["MVIT"]["REV"]["ENABLE"] and full["MVIT"]["CLS_EMBED_ON"]:
+        # Such is the official Kinetics file. PySlowFast refuses it; its published weights have no such token.
+        notes.append("MVIT.CLS_EMBED_ON True (with MVIT.REV.ENABLE no class token: it is left out)")
+
     ours: Tree = {}
     for key in _SAME_NAME:
         put(ours, key, copy.deepcopy(get(full, key)))
-    arguments = mvit_arguments(tree, where=where)
+    reversible = full["MVIT"]["REV"]["ENABLE"]
+    arguments = (rev_mvit_arguments if reversible else mvit_arguments)(tree, where=where)
     # These three follow from DATA and MODEL.NUM_CLASSES, so that overriding those keys changes the model too.
     for name in ("num_frames", "image_size", "num_classes"):
         del arguments[name]
-    ours["MODEL"]["NAME"] = "mvit"
+    ours["MODEL"]["NAME"] = "rev_mvit" if reversible else "mvit"
     ours["MODEL"]["ARGS"] = arguments
     _translate_data(full, ours, where)
     _translate_run(full, ours, notes, where)
@@ -367,7 +371,7 @@ def mvit_arguments(tree: Mapping[str, Any], *, where: Where = _nowhere) -> dict[
     mvit, model, data = full["MVIT"], full["MODEL"], full["DATA"]
     if mvit["REV"]["ENABLE"]:
         raise ValueError(
-            f"MVIT.REV.ENABLE is True{where('MVIT.REV.ENABLE')}: reversible MViT is not supported yet."
+            f"MVIT.REV.ENABLE is True{where('MVIT.REV.ENABLE')}: this is a RevMViT, see rev_mvit_arguments."
         )
     if mvit["NORM"] != "layernorm":
         raise ValueError(f"MVIT.NORM is {mvit['NORM']!r}{where('MVIT.NORM')}; only 'layernorm' exists.")
@@ -428,6 +432,29 @@ def mvit_arguments(tree: Mapping[str, Any], *, where: Where = _nowhere) -> dict[
         "head_dropout_rate": model["DROPOUT_RATE"],
         "head_init_scale": mvit["HEAD_INIT_SCALE"],
         "activation_checkpointing": model["ACT_CHECKPOINT"],
+    }
+
+
+def rev_mvit_arguments(tree: Mapping[str, Any], *, where: Where = _nowhere) -> dict[str, Any]:
+    """The same of `vidformers.models.RevMViT`, for a tree with MVIT.REV.ENABLE True. No class token."""
+    full = _resolve(tree, where)
+    rev = full["MVIT"]["REV"]
+    if rev["RES_PATH"] != "conv":
+        raise ValueError(
+            f"MVIT.REV.RES_PATH is {rev['RES_PATH']!r}{where('MVIT.REV.RES_PATH')}; only 'conv' is supported "
+            "('max' fails in PySlowFast)."
+        )
+    common = copy.deepcopy(dict(tree))
+    common["MVIT"] = {key: value for key, value in common["MVIT"].items() if key != "REV"}
+    arguments = mvit_arguments(common, where=where)
+    for name in ("class_token", "dim_mul_in_attention"):  # it has none; always there
+        del arguments[name]
+    return {
+        **arguments,
+        "buffer_layers": tuple(rev["BUFFER_LAYERS"]),
+        "pre_q_fusion": rev["PRE_Q_FUSION"],
+        "respath_fusion": rev["RESPATH_FUSE"],
+        "res_path": rev["RES_PATH"],
     }
 
 

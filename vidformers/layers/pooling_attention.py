@@ -143,6 +143,10 @@ class PoolingAttention(nn.Module):
         out = out.transpose(1, 2).flatten(2)  # (B, heads, N, d) -> (B, N, heads*d)
         return self.proj_drop(self.proj(out)), query_grid
 
+    def pool_as_query(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+        """Tokens of the query's width, pooled and normed as it is: for a skip connection (Rev-MViT)."""
+        return self._pool(x, grid, self.pool_q, self.norm_q)
+
     def _pool(
         self, x: Tensor, grid: Grid, pool: nn.Module | None, norm: nn.LayerNorm | None
     ) -> tuple[Tensor, Grid]:

@@ -10,6 +10,7 @@ from vidformers.models.mvit import MViT
 from vidformers.models.pvt import PVT
 from vidformers.models.pvt_v2 import PVTv2
 from vidformers.models.registry import create_model, list_models, model_arguments, model_class, register_model
+from vidformers.models.rev_mvit import RevMViT
 from vidformers.models.shuffle_transformer import ShuffleTransformer
 from vidformers.models.swin import Swin
 from vidformers.models.twins import TwinsPCPVT, TwinsSVT
@@ -25,6 +26,7 @@ __all__ = [
     "MViT",
     "MaxViT",
     "PVTv2",
+    "RevMViT",
     "ShuffleTransformer",
     "Swin",
     "TwinsPCPVT",
