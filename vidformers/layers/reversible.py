@@ -177,6 +177,12 @@ def _gradients(
     return d_at, dict(zip(parameters, found, strict=True))
 
 
+@torch.compiler.disable
+def draw_seed() -> int:
+    """One number from the CPU's generator, from which a run of blocks draws all of its own."""
+    return int(torch.randint(2**62, (), device="cpu"))
+
+
 @contextmanager
 def seeded(seed: int | None, device: torch.device) -> Iterator[None]:
     """Random numbers of the CPU and of `device` come from `seed` inside; after it, they go on as before."""
