@@ -14,8 +14,8 @@ HEADER = """# Models
 
 Written by `python tools/model_table.py`; do not edit. Parameters and GFLOPs (multiply-adds of one view in
 eval mode, as `vidformers.analysis.complexity.count_flops` counts them) are those of the registered name as it
-is: its own number of frames, image size and number of classes. `mvit` and the `*_tiny` names are not
-published sizes.
+is: its own number of frames, image size and number of classes. `mvit`, `rev_mvit` and the `*_tiny` names
+are not published sizes.
 
 """
 
