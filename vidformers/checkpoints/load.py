@@ -147,13 +147,18 @@ def to_our_names(
     if own_names and all(name in own_names for name in state):
         return "vidformers", state
     message = f"its parameter names (the first are {_some(list(state))}) are not those of a {class_name}"
-    for other, family in FAMILIES.items():
-        source = _recognise(state, family)
-        if source is not None:
-            raise ValueError(f"{message}, but of a {other} ({source.name}); build that model")
+    found = {other: _recognise(state, family) for other, family in FAMILIES.items()}
+    # PySlowFast's names are a common form that several families share: the others tell more.
+    known = sorted(
+        ((other, s.name) for other, s in found.items() if s), key=lambda pair: pair[1] == "slowfast"
+    )
+    if known:
+        other, name = known[0]
+        raise ValueError(f"{message}, but of a {other} ({name}); build that model")
+    sources = [source.name for source in FAMILIES[class_name].sources]
     raise ValueError(
-        f"{message} of {', '.join(source.name for source in FAMILIES[class_name].sources)} or this library, "
-        "so it is a checkpoint of another model; give one of the model that you build"
+        f"{message} of {' or '.join([*sources, 'this library'])}, so it is a checkpoint of another model; "
+        "give one of the model that you build"
     )
 
 
