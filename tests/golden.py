@@ -32,6 +32,7 @@ FAMILIES = {
     "cpvt": "cpvt",
     "twins_pcpvt": "twins",
     "twins_svt": "twins",
+    "uniformer": "uniformer",
     "vit": "vision_transformer",
     "timesformer": "vision_transformer",
     "videomae": "vision_transformer",

@@ -58,6 +58,11 @@ TINY: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     },
     "TwinsPCPVT": _tiny_pyramid,
     "TwinsSVT": _tiny_pyramid,
+    "UniFormer": lambda arguments: {
+        "embed_dims": [8, 8, 16, 16],
+        "depths": [min(depth, 2) for depth in arguments["depths"]],
+        "head_dim": 4,
+    },
     "VisionTransformer": lambda arguments: {
         "embed_dim": 4 * arguments["num_heads"],
         "depth": min(arguments["depth"], 4),

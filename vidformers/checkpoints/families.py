@@ -14,6 +14,7 @@ from vidformers.checkpoints import (
     swin,
     torchvision,
     twins,
+    uniformer,
     vision_transformer,
 )
 from vidformers.checkpoints.adapt import adapt
@@ -33,6 +34,7 @@ FAMILIES: dict[str, Family] = {
     "Swin": Family((swin.OFFICIAL, swin.TIMM, swin.TORCHVISION), swin.adapt),
     "TwinsPCPVT": Family((twins.PCPVT_SOURCE,), inflate),
     "TwinsSVT": Family((twins.SVT_SOURCE,), inflate),
+    "UniFormer": Family((uniformer.SOURCE,), uniformer.adapt),
     "VisionTransformer": Family(vision_transformer.SOURCES, vision_transformer.adapt),
     "CrossFormer": Family((crossformer.SOURCE,), inflate),
     "MSGTransformer": Family((msg_transformer.SOURCE,), msg_transformer.adapt),

@@ -14,6 +14,7 @@ from vidformers.models.rev_mvit import RevMViT
 from vidformers.models.shuffle_transformer import ShuffleTransformer
 from vidformers.models.swin import Swin
 from vidformers.models.twins import TwinsPCPVT, TwinsSVT
+from vidformers.models.uniformer import UniFormer
 from vidformers.models.vision_transformer import VisionTransformer
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Swin",
     "TwinsPCPVT",
     "TwinsSVT",
+    "UniFormer",
     "VisionTransformer",
     "create_model",
     "list_models",
