@@ -21,7 +21,7 @@ _C.MODEL.NUM_CLASSES = 400
 _C.MODEL.ARGS = CfgNode(new_allowed=True)
 # Training loss: "soft_cross_entropy" takes class distributions; "cross_entropy" labels only, so no MixUp.
 _C.MODEL.LOSS_FUNC = "cross_entropy"
-# Run the model through torch.compile.
+# Train through torch.compile (validation and testing run the model as it is).
 _C.MODEL.COMPILE = False
 
 # ------------------------------------------------------------ DATA
