@@ -39,6 +39,8 @@ def main() -> None:
     from vidformers.engine.test import test
     from vidformers.engine.train import Trainer
 
+    if cfg.ABLATION.ENABLE:
+        raise ValueError("ABLATION.ENABLE is True, but the temporal-dependence ablation is not built yet.")
     if not (cfg.TRAIN.ENABLE or cfg.TEST.ENABLE):
         raise ValueError("Nothing to do: TRAIN.ENABLE and TEST.ENABLE are both False.")
     # All lists are read before the first epoch: a missing test list must not cost a training run.
