@@ -103,6 +103,11 @@ _C.TEST.CHECKPOINT_FILE_PATH = ""
 # Arithmetic of testing: "fp32", "bf16" or "fp16".
 _C.TEST.PRECISION = "fp32"
 
+# ------------------------------------------------------- ABLATION
+_C.ABLATION = CfgNode()
+# The temporal-dependence ablation: not built yet, so True is an error.
+_C.ABLATION.ENABLE = False
+
 # ------------------------------------------------------------ AUG
 _C.AUG = CfgNode()
 # Use the augmentations of this section.
