@@ -23,7 +23,6 @@ from vidformers.engine.build import (
     VideoList,
     build_test_loader,
     build_train_loader,
-    load_videos,
     resolve_device,
 )
 from vidformers.engine.checkpoint import checkpoint_path, load_newest_checkpoint, save_checkpoint
@@ -366,8 +365,3 @@ def norms_in_fp32(model: nn.Module) -> None:
 
 def _step_seed(seed: int, epoch: int, step: int) -> int:
     return int(np.random.SeedSequence((seed, epoch, step)).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def train(cfg: CfgNode) -> dict[str, float]:
-    """Train as `cfg` describes, writing below OUTPUT_DIR. Returns the last validation's numbers."""
-    return Trainer(cfg, load_videos(cfg, "train"), load_videos(cfg, "val")).run()
