@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vidformers.layers.checks import check_choice
 from vidformers.layers.sizes import Grid, triple
 
 TIME_PADDING = ("zero", "replicate")
@@ -47,12 +48,8 @@ class Conv3d(nn.Conv3d):
         time_padding: str = "zero",
         space_padding: str = "zero",
     ):
-        for name, value, known in (
-            ("time_padding", time_padding, TIME_PADDING),
-            ("space_padding", space_padding, SPACE_PADDING),
-        ):
-            if value not in known:
-                raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, known))}")
+        check_choice("time_padding", time_padding, TIME_PADDING)
+        check_choice("space_padding", space_padding, SPACE_PADDING)
         size = (triple(kernel), triple(stride), triple(padding))
         super().__init__(in_channels, out_channels, *size, groups=groups, bias=bias)
         self.time_padding = time_padding

@@ -1,8 +1,6 @@
-"""What the pyramids of PVT, PVTv2 and Twins share: stage embedding, block, initialisation, checks."""
+"""What models of several stages share: stage embedding, block, initialisation, drop path rates, layer ids."""
 
-from collections.abc import Mapping, Sequence
-from numbers import Real
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -85,27 +83,6 @@ def to_volume(tokens: Tensor, grid: Grid) -> Tensor:
     return tokens.transpose(1, 2).unflatten(2, grid)
 
 
-POSITIVE = {"embed_dims", "depths", "num_heads", "mlp_ratios"}
-
-
-def check_stages(arguments: Mapping[str, Sequence[Any]]) -> None:
-    """ValueError if per-stage arguments differ in length or are 0, or heads do not divide a width."""
-    lengths = {name: len(values) for name, values in arguments.items()}
-    if len(set(lengths.values())) != 1 or not all(lengths.values()):
-        given = ", ".join(f"{name} has {length}" for name, length in lengths.items())
-        raise ValueError(f"these arguments need one entry a stage, the same number each, but {given}")
-    for name in POSITIVE & set(arguments):
-        for stage, value in enumerate(arguments[name]):
-            if not isinstance(value, Real) or not float(value) > 0:
-                raise ValueError(f"{name}[{stage}]={value!r} must be a number above 0")
-    for stage, (dim, heads) in enumerate(zip(arguments["embed_dims"], arguments["num_heads"], strict=True)):
-        if dim % heads:
-            raise ValueError(
-                f"embed_dims[{stage}]={dim} is not divisible by num_heads[{stage}]={heads}; "
-                f"use {dim // heads * heads or heads} or {(dim // heads + 1) * heads}"
-            )
-
-
 def drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
     """Per stage and block: growing linearly over all blocks, from 0 to `rate`."""
     total = sum(depths)
@@ -130,18 +107,6 @@ def reset_pyramid(model: nn.Module) -> None:
 def stage_layer_id(stage: int, block: int, depths: Sequence[int]) -> int:
     """Layer of a block for layer-wise decay: 1 for the first one of the model."""
     return sum(depths[:stage]) + block + 1
-
-
-def declared_size(
-    num_frames: int, tubelet_size: int, image_size: int | Sequence[int], smallest_side: int
-) -> tuple[int, int, int]:
-    """(T, H, W) in frames and pixels that a model is built for; ValueError if it cannot be."""
-    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    if num_frames < 1 or tubelet_size < 1:
-        raise ValueError(f"num_frames={num_frames} and tubelet_size={tubelet_size} must be at least 1")
-    if min(size) < smallest_side:
-        raise ValueError(f"image_size={image_size} is too small; use at least {smallest_side} pixels a side")
-    return num_frames, int(size[0]), int(size[1])
 
 
 def clip_of_side(clip: Tensor, in_channels: int, smallest_side: int) -> Tensor:

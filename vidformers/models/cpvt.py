@@ -17,18 +17,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vidformers.layers.attention import attention
+from vidformers.layers.checks import check_counts, check_heads, check_rates, declared_size, height_and_width
 from vidformers.layers.conv import Conv3d
 from vidformers.layers.head import ClassifierHead
 from vidformers.layers.peg import PositionalEncodingGenerator
-from vidformers.layers.pyramid import (
-    PyramidBlock,
-    clip_of_side,
-    declared_size,
-    drop_path_rates,
-    reset_pyramid,
-)
+from vidformers.layers.pyramid import PyramidBlock, clip_of_side, drop_path_rates, reset_pyramid
 from vidformers.layers.sizes import Grid, triple
-from vidformers.models.mvit_schedule import check_counts, check_rates, height_and_width
 from vidformers.models.registry import register_model
 
 
@@ -144,11 +138,7 @@ class CPVT(nn.Module):
             drop_path_rate=drop_path_rate, dropout_rate=dropout_rate, head_dropout_rate=head_dropout_rate
         )
         declared_size(num_frames, tubelet_size, height_and_width(image_size), patch_size)
-        if embed_dim % num_heads:
-            raise ValueError(
-                f"embed_dim={embed_dim} is not divisible by num_heads={num_heads}; "
-                f"use embed_dim={embed_dim // num_heads * num_heads or num_heads}"
-            )
+        check_heads(embed_dim, num_heads)
         if not 0 <= peg_after_block < depth:
             raise ValueError(f"peg_after_block={peg_after_block} is none of the blocks 0 to {depth - 1}")
         if class_token_log_frames and not class_token:

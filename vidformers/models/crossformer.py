@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vidformers.layers.checks import check_choice, check_stages, declared_size
 from vidformers.layers.clip import as_clip
 from vidformers.layers.conv import Conv3d
 from vidformers.layers.drop_path import DropPath
@@ -23,7 +24,7 @@ from vidformers.layers.head import ClassifierHead
 from vidformers.layers.mlp import Mlp
 from vidformers.layers.partition import ONES, PAD_MASKS, ZEROS, clip_group, grid_interval, padded_size
 from vidformers.layers.position_bias import DynamicBias
-from vidformers.layers.pyramid import check_stages, declared_size, drop_path_rates, stage_layer_id
+from vidformers.layers.pyramid import drop_path_rates, stage_layer_id
 from vidformers.layers.sizes import Grid, triple
 from vidformers.models.registry import register_model
 
@@ -277,8 +278,8 @@ class CrossFormer(nn.Module):
             )
         if cooling_kernel is not None and any(k % 2 == 0 for k in cooling_kernel):
             raise ValueError(f"cooling_kernel={tuple(cooling_kernel)} must be odd on every axis")
-        _check_choice("pad_side", pad_side, PAD_SIDES)
-        _check_choice("pad_mask", pad_mask, tuple(PAD_MASKS))
+        check_choice("pad_side", pad_side, PAD_SIDES)
+        check_choice("pad_mask", pad_mask, tuple(PAD_MASKS))
         declared_size(num_frames, patch_stride[0], image_size, 1)
 
         self.in_channels = in_channels
@@ -356,11 +357,6 @@ class CrossFormer(nn.Module):
                     nn.init.zeros_(module.bias)
             elif isinstance(module, nn.LayerNorm | nn.Conv3d):
                 module.reset_parameters()
-
-
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, choices))}")
 
 
 # The published image models, as video models of 16x224x224. Parameters and GFLOPs are of the video models;

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vidformers.layers.checks import check_stages
 from vidformers.layers.clip import as_clip
 from vidformers.layers.conv import Conv3d
 from vidformers.layers.drop_path import DropPath
@@ -23,7 +24,7 @@ from vidformers.layers.group_attention import GroupAttention
 from vidformers.layers.head import ClassifierHead
 from vidformers.layers.mlp import Mlp
 from vidformers.layers.partition import clip_group, grid_interval, group_mask, partition, unpartition
-from vidformers.layers.pyramid import check_stages, drop_path_rates, reset_pyramid, stage_layer_id
+from vidformers.layers.pyramid import drop_path_rates, reset_pyramid, stage_layer_id
 from vidformers.layers.sizes import triple
 from vidformers.layers.stage import Stage
 from vidformers.models.registry import register_model

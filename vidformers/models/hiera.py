@@ -18,6 +18,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vidformers.layers.attention import attention
+from vidformers.layers.checks import (
+    check_choice,
+    check_counts,
+    check_heads,
+    check_rates,
+    checked_triple,
+    height_and_width,
+)
 from vidformers.layers.clip import as_clip
 from vidformers.layers.drop_path import DropPath
 from vidformers.layers.group_attention import masked_logit
@@ -27,13 +35,6 @@ from vidformers.layers.partition import group_mask, partition, unpartition
 from vidformers.layers.patch_embed import PatchEmbed
 from vidformers.layers.position import resize_joint, resize_spatial, resize_temporal
 from vidformers.layers.sizes import Grid, triple
-from vidformers.models.mvit_schedule import (
-    check_choice,
-    check_counts,
-    check_rates,
-    checked_triple,
-    height_and_width,
-)
 from vidformers.models.registry import register_model
 
 POSITION_EMBEDDINGS = ("joint", "separable")
@@ -194,11 +195,7 @@ class Hiera(nn.Module):
         check_choice("position_embedding", position_embedding, POSITION_EMBEDDINGS)
         q_stride = checked_triple("q_stride", q_stride)
         mask_unit_size = checked_triple("mask_unit_size", mask_unit_size)
-        if embed_dim % num_heads:
-            raise ValueError(
-                f"embed_dim={embed_dim} is not divisible by num_heads={num_heads}; "
-                f"use embed_dim={embed_dim // num_heads * num_heads or num_heads}"
-            )
+        check_heads(embed_dim, num_heads)
         if len(mask_unit_attn) != len(stages) or min(stages, default=0) < 1 or not 0 <= q_pool < len(stages):
             raise ValueError(
                 f"stages={tuple(stages)} needs at least one block a stage, "

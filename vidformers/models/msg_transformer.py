@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vidformers.layers.checks import check_stages, declared_size
 from vidformers.layers.clip import as_clip
 from vidformers.layers.conv import Conv3d
 from vidformers.layers.drop_path import DropPath
@@ -26,7 +27,7 @@ from vidformers.layers.head import ClassifierHead
 from vidformers.layers.mlp import Mlp
 from vidformers.layers.partition import clip_group, frames_in_groups, group_mask, partition, unpartition
 from vidformers.layers.position_bias import TableBias
-from vidformers.layers.pyramid import check_stages, declared_size, drop_path_rates, stage_layer_id
+from vidformers.layers.pyramid import drop_path_rates, stage_layer_id
 from vidformers.layers.sizes import Grid, triple
 from vidformers.models.registry import register_model
 

@@ -7,48 +7,15 @@ from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
+from vidformers.layers.checks import are_whole, checked_triple, is_sequence
 from vidformers.layers.sizes import Grid, floor_divided, triple
-
-
-def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, choices))}")
-
-
-def check_counts(**counts: int) -> None:
-    """Whole numbers of at least 1."""
-    for name, count in counts.items():
-        if not _is_whole(count, 1):
-            raise ValueError(f"{name}={count!r} must be a whole number of at least 1")
-
-
-def check_rates(**rates: float) -> None:
-    """Shares that may be dropped in training: not all."""
-    for name, rate in rates.items():
-        if not isinstance(rate, Real) or not 0 <= float(rate) < 1:
-            raise ValueError(f"{name}={rate!r} must be at least 0 and below 1, such as 0.2; 0 turns it off")
-
-
-def checked_triple(name: str, values: Any, *, smallest: int = 1) -> Grid:
-    """Three whole numbers (t, h, w), of which none is below `smallest`."""
-    if not _are_whole(values, 3, smallest):
-        raise ValueError(f"{name}={values!r} must be three whole numbers (t, h, w) of at least {smallest}")
-    return triple(values)
-
-
-def height_and_width(image_size: Any) -> tuple[int, int]:
-    """image_size in pixels, a number or (height, width)."""
-    size = (image_size, image_size) if isinstance(image_size, Integral) else image_size
-    if not _are_whole(size, 2, 1):
-        raise ValueError(f"image_size={image_size!r} must be a whole number of pixels or (height, width)")
-    return int(size[0]), int(size[1])
 
 
 def factors_by_block(name: str, entries: Any, num_blocks: int) -> dict[int, float]:
     """((block, factor), ...) -> {block: factor}; the last entry of a block wins."""
 
     def is_entry(entry: Any) -> bool:
-        return _is_sequence(entry, 2) and isinstance(entry[1], Real) and float(entry[1]) > 0
+        return is_sequence(entry, 2) and isinstance(entry[1], Real) and float(entry[1]) > 0
 
     rows = _rows(name, entries, num_blocks, is_entry, "(block, factor), such as (1, 2.0)")
     return {int(block): float(factor) for block, factor in rows}
@@ -58,14 +25,14 @@ def strides_by_block(name: str, entries: Any, num_blocks: int) -> dict[int, Grid
     """((block, t, h, w), ...) -> {block: (t, h, w)}; the last entry of a block wins."""
 
     def is_entry(entry: Any) -> bool:
-        return _is_sequence(entry, 4) and _are_whole(entry[1:], 3, 1)
+        return is_sequence(entry, 4) and are_whole(entry[1:], 3, 1)
 
     form = "(block, t, h, w) with strides of at least 1, such as (1, 1, 2, 2)"
     return {int(row[0]): triple(row[1:]) for row in _rows(name, entries, num_blocks, is_entry, form)}
 
 
 def _rows(name: str, entries: Any, num_blocks: int, is_entry: Callable[[Any], bool], form: str) -> Any:
-    if not _is_sequence(entries):
+    if not is_sequence(entries):
         raise ValueError(f"{name}={entries!r} must be a sequence of {form}; or () for none")
     for entry in entries:
         if not is_entry(entry) or not isinstance(entry[0], Integral):
@@ -76,19 +43,6 @@ def _rows(name: str, entries: Any, num_blocks: int, is_entry: Callable[[Any], bo
                 f"give {name} too when you change depth"
             )
     return entries
-
-
-def _is_sequence(values: Any, length: int | None = None) -> bool:
-    is_sequence = isinstance(values, Sequence) and not isinstance(values, str)
-    return is_sequence and (length is None or len(values) == length)
-
-
-def _is_whole(value: Any, smallest: int) -> bool:
-    return isinstance(value, Integral) and int(value) >= smallest
-
-
-def _are_whole(values: Any, length: int, smallest: int) -> bool:
-    return _is_sequence(values, length) and all(_is_whole(value, smallest) for value in values)
 
 
 def round_width(width: int, multiplier: float, divisor: int = 1) -> int:
@@ -133,7 +87,7 @@ def checked_widths(widths: Any, dim_mul: Any, depth: int) -> list[int]:
     """block_widths, the output width of each block, which leaves nothing to dim_mul."""
     if dim_mul:
         raise ValueError("block_widths says where the width grows: give dim_mul=() with it, or dim_mul alone")
-    if not _are_whole(widths, depth, 1):
+    if not are_whole(widths, depth, 1):
         raise ValueError(f"block_widths={widths!r} must be {depth} whole numbers, one for each block")
     return [int(width) for width in widths]
 

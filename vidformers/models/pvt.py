@@ -14,14 +14,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vidformers.layers.checks import (
+    check_counts,
+    check_rates,
+    check_stages,
+    checked_triple,
+    declared_size,
+    height_and_width,
+)
 from vidformers.layers.head import ClassifierHead
 from vidformers.layers.position import resize_temporal
 from vidformers.layers.pyramid import (
     PyramidBlock,
     StageEmbed,
-    check_stages,
     clip_of_side,
-    declared_size,
     drop_path_rates,
     reset_pyramid,
     run_blocks,
@@ -30,7 +36,6 @@ from vidformers.layers.pyramid import (
 )
 from vidformers.layers.sizes import Grid
 from vidformers.layers.subsampled_attention import SubsampledAttention
-from vidformers.models.mvit_schedule import check_counts, check_rates, checked_triple, height_and_width
 from vidformers.models.registry import register_model
 
 

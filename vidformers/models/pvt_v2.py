@@ -12,14 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vidformers.layers.checks import (
+    check_counts,
+    check_rates,
+    check_stages,
+    checked_triple,
+    declared_size,
+    height_and_width,
+)
 from vidformers.layers.clip import as_clip
 from vidformers.layers.drop_path import DropPath
 from vidformers.layers.head import ClassifierHead
 from vidformers.layers.peg import DepthwiseConv
 from vidformers.layers.pyramid import (
     StageEmbed,
-    check_stages,
-    declared_size,
     drop_path_rates,
     reset_pyramid,
     run_blocks,
@@ -28,7 +34,6 @@ from vidformers.layers.pyramid import (
 )
 from vidformers.layers.sizes import Grid
 from vidformers.layers.subsampled_attention import SubsampledAttention
-from vidformers.models.mvit_schedule import check_counts, check_rates, checked_triple, height_and_width
 from vidformers.models.registry import register_model
 
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vidformers.layers.checks import check_choice, check_counts, check_rates, checked_triple, height_and_width
 from vidformers.layers.drop_path import DropPath
 from vidformers.layers.head import ClassifierHead
 from vidformers.layers.mlp import Mlp
@@ -232,19 +233,19 @@ class RevMViT(nn.Module):
         activation_checkpointing: bool = False,
     ):
         super().__init__()
-        height, width = schedule.height_and_width(image_size)
-        schedule.check_counts(
+        height, width = height_and_width(image_size)
+        check_counts(
             in_channels=in_channels,
             num_classes=num_classes,
             embed_dim=embed_dim,
             depth=depth,
             num_heads=num_heads,
         )
-        schedule.check_rates(
+        check_rates(
             drop_path_rate=drop_path_rate, dropout_rate=dropout_rate, head_dropout_rate=head_dropout_rate
         )
-        schedule.check_choice("pool_mode", pool_mode, POOL_MODES)
-        schedule.check_choice("position_embedding", position_embedding, POSITION_EMBEDDINGS)
+        check_choice("pool_mode", pool_mode, POOL_MODES)
+        check_choice("position_embedding", position_embedding, POSITION_EMBEDDINGS)
         if pool_mode == "conv_unshared" and not pool_first:
             raise ValueError("pool_mode='conv_unshared' needs pool_first=True; or use pool_mode='conv'")
         if res_path != "conv":
@@ -262,9 +263,9 @@ class RevMViT(nn.Module):
         self.patch_embed = PatchEmbed(
             in_channels=in_channels,
             embed_dim=embed_dim,
-            kernel=schedule.checked_triple("patch_kernel", patch_kernel),
-            stride=schedule.checked_triple("patch_stride", patch_stride),
-            padding=schedule.checked_triple("patch_padding", patch_padding, smallest=0),
+            kernel=checked_triple("patch_kernel", patch_kernel),
+            stride=checked_triple("patch_stride", patch_stride),
+            padding=checked_triple("patch_padding", patch_padding, smallest=0),
         )
         self.grid = self.patch_embed.declared_grid((num_frames, height, width))
         self._add_position_embedding(embed_dim)
@@ -282,7 +283,7 @@ class RevMViT(nn.Module):
             kv_stride_of = schedule.adaptive_strides(pool_kv_stride_adaptive, q_stride_of, depth)
         kernel = None
         if pool_kvq_kernel is not None:
-            kernel = schedule.checked_triple("pool_kvq_kernel", pool_kvq_kernel)
+            kernel = checked_triple("pool_kvq_kernel", pool_kvq_kernel)
         transitions = _checked_buffer_layers(buffer_layers, depth)
 
         dim = embed_dim

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vidformers.layers.checks import check_choice
 from vidformers.layers.clip import as_clip
 from vidformers.layers.conv import Conv3d
 from vidformers.layers.drop_path import DropPath
@@ -226,13 +227,9 @@ class Swin(nn.Module):
         activation_checkpointing: bool = False,
     ):
         super().__init__()
-        for name, value, known in (
-            ("pad_mask", pad_mask, tuple(PAD_MASKS)),
-            ("padding_style", padding_style, PADDING_STYLES),
-            ("small_window_bias", small_window_bias, SMALL_WINDOW_BIASES),
-        ):
-            if value not in known:
-                raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, known))}")
+        check_choice("pad_mask", pad_mask, tuple(PAD_MASKS))
+        check_choice("padding_style", padding_style, PADDING_STYLES)
+        check_choice("small_window_bias", small_window_bias, SMALL_WINDOW_BIASES)
         if len(depths) != len(num_heads):
             raise ValueError(
                 f"depths={tuple(depths)} has {len(depths)} stages and num_heads={tuple(num_heads)} has "

@@ -13,6 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vidformers.layers.checks import (
+    check_choice,
+    check_counts,
+    check_rates,
+    check_stages,
+    checked_triple,
+    declared_size,
+    height_and_width,
+)
 from vidformers.layers.group_attention import GroupAttention
 from vidformers.layers.head import ClassifierHead
 from vidformers.layers.partition import PAD_MASKS
@@ -20,9 +29,7 @@ from vidformers.layers.peg import PositionalEncodingGenerator
 from vidformers.layers.pyramid import (
     PyramidBlock,
     StageEmbed,
-    check_stages,
     clip_of_side,
-    declared_size,
     drop_path_rates,
     reset_pyramid,
     run_blocks,
@@ -31,13 +38,6 @@ from vidformers.layers.pyramid import (
 )
 from vidformers.layers.sizes import Grid, triple
 from vidformers.layers.subsampled_attention import SubsampledAttention
-from vidformers.models.mvit_schedule import (
-    check_choice,
-    check_counts,
-    check_rates,
-    checked_triple,
-    height_and_width,
-)
 from vidformers.models.registry import register_model
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vidformers.layers.checks import check_choice, check_counts, check_rates, checked_triple, height_and_width
 from vidformers.layers.conv import Conv3d
 from vidformers.layers.drop_path import DropPath
 from vidformers.layers.group_attention import GroupAttention
@@ -22,13 +23,6 @@ from vidformers.layers.mlp import Mlp
 from vidformers.layers.pyramid import clip_of_side, drop_path_rates, stage_layer_id
 from vidformers.layers.sizes import Grid
 from vidformers.layers.stage import Stage
-from vidformers.models.mvit_schedule import (
-    check_choice,
-    check_counts,
-    check_rates,
-    checked_triple,
-    height_and_width,
-)
 from vidformers.models.registry import register_model
 
 MIXERS = ("local", "joint", "split")

@@ -17,6 +17,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vidformers.layers.attention import attention as attend
+from vidformers.layers.checks import (
+    check_choice,
+    check_counts,
+    check_heads,
+    check_rates,
+    checked_triple,
+    height_and_width,
+)
 from vidformers.layers.clip import as_clip
 from vidformers.layers.conv import Conv3d
 from vidformers.layers.drop_path import DropPath
@@ -30,13 +38,6 @@ from vidformers.layers.position import (
     sinusoid,
 )
 from vidformers.layers.sizes import Grid, triple
-from vidformers.models.mvit_schedule import (
-    check_choice,
-    check_counts,
-    check_rates,
-    checked_triple,
-    height_and_width,
-)
 from vidformers.models.registry import register_model
 
 ATTENTIONS = ("joint", "divided", "space_only")
@@ -271,11 +272,7 @@ class VisionTransformer(nn.Module):
         )
         check_choice("attention", attention, ATTENTIONS)
         check_choice("position_embedding", position_embedding, POSITION_EMBEDDINGS)
-        if embed_dim % num_heads:
-            raise ValueError(
-                f"embed_dim={embed_dim} is not divisible by num_heads={num_heads}; "
-                f"use embed_dim={embed_dim // num_heads * num_heads or num_heads}"
-            )
+        check_heads(embed_dim, num_heads)
         if class_token_log_frames and not (class_token and attention == "joint"):
             raise ValueError("class_token_log_frames=True needs class_token=True and attention='joint'")
 
