@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 import vidformers as vf
 from tests.models.tiny import tiny, tiny_clip
@@ -15,6 +16,24 @@ def test_builds_on_the_meta_device(name: str) -> None:
         model = vf.create_model(name)
     assert all(parameter.is_meta for parameter in model.parameters())
     assert model.head.projection.out_features == vf.model_arguments(name)["num_classes"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_fill_a_model_from_the_meta_device(name: str) -> None:
+    """In all three ways: what no state dict holds must have its values too."""
+    model, clip = tiny(name).eval(), tiny_clip(name)
+    with torch.device("meta"):
+        assigned, emptied = tiny(name).eval(), tiny(name).eval()
+    with torch.no_grad():
+        expected = model(clip)
+        assigned.load_state_dict(model.state_dict(), assign=True)
+        torch.testing.assert_close(assigned(clip), expected, atol=0, rtol=0)
+        emptied.to_empty(device="cpu")
+        for load in (nn.Module.load_state_dict, vf.load_weights):
+            for tensor in (*emptied.parameters(), *emptied.buffers()):  # not what the memory happens to hold
+                tensor.fill_(torch.nan if tensor.is_floating_point() else -1)
+            load(emptied, model.state_dict())
+            torch.testing.assert_close(emptied(clip), expected, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -314,20 +314,6 @@ def test_sincos_is_fixed_and_has_its_known_values() -> None:
     assert patches[t, h, w, 26].item() == pytest.approx(torch.tensor(h).cos().item())
 
 
-@pytest.mark.parametrize("assign", [False, True])
-def test_a_model_from_the_meta_device_can_be_filled(assign: bool) -> None:
-    """A buffer that no checkpoint holds would be garbage."""
-    torch.manual_seed(0)
-    model = mvit(**V2).eval()
-    with torch.device("meta"):
-        other = mvit(**V2).eval()
-    if not assign:
-        other.to_empty(device="cpu")
-    other.load_state_dict(model.state_dict(), assign=assign)
-    assert not list(other.buffers())
-    torch.testing.assert_close(other(clip()), model(clip()), rtol=0, atol=0)
-
-
 def test_a_forward_for_inference_does_not_spoil_training() -> None:
     """The indices of relative positions are kept from one forward to the next."""
     sizes = (4, 40, 24)  # of no other test

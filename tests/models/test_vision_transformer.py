@@ -1,6 +1,7 @@
 """VisionTransformer against timm's ViT, TimeSformer, VideoMAE and PySlowFast's ViT; image weights in time."""
 
 import math
+import pickle
 from typing import Any
 
 import pytest
@@ -269,6 +270,18 @@ def test_sinusoid_by_its_definition() -> None:
             expected = math.cos(angle) if channel % 2 else math.sin(angle)
             assert table[position, channel].item() == pytest.approx(expected, abs=1e-6)
     assert "pos_embed" not in model.state_dict()
+
+
+@pytest.mark.parametrize("position", ["sincos", "sinusoid"])
+def test_the_fixed_table_follows_the_weights_that_are_loaded(position: str) -> None:
+    """Assigned ones bring their type, and the table must not keep the model from being pickled."""
+    arguments = {"position_embedding": position, "embed_dim": 48, "depth": 1, "num_frames": 2}
+    model = vf.create_model("vit_tiny", **arguments).eval()
+    with torch.device("meta"):
+        half = vf.create_model("vit_tiny", **arguments).eval()
+    half.load_state_dict(model.to(torch.bfloat16).state_dict(), assign=True)
+    clip = torch.randn(1, 3, 2, 64, 64, dtype=torch.bfloat16)
+    torch.testing.assert_close(logits_of(pickle.loads(pickle.dumps(half)), clip), logits_of(model, clip))
 
 
 @pytest.mark.parametrize(

@@ -314,6 +314,7 @@ class VisionTransformer(nn.Module):
         self.norm = nn.Identity() if self.mean_pooling else nn.LayerNorm(embed_dim, eps=norm_eps)
         self.fc_norm = nn.LayerNorm(embed_dim, eps=norm_eps) if self.mean_pooling else nn.Identity()
         self.head = ClassifierHead(embed_dim, num_classes, head_dropout_rate)
+        self.register_load_state_dict_post_hook(_reset_buffers)
         self.reset_parameters()
 
     def forward(self, clip: Tensor) -> Tensor:
@@ -399,16 +400,21 @@ class VisionTransformer(nn.Module):
         self.head.projection.weight.mul_(self.head_init_scale)
         self.reset_buffers()
 
+    @torch.no_grad()
     def reset_buffers(self) -> None:
-        """Fills the fixed position table, which no checkpoint holds, for a model built on the meta device."""
-        if self.pos_embed is not None and self.position_embedding in FIXED:
-            dim, device = self.pos_embed.shape[-1], self.pos_embed.device
-            if self.position_embedding == "sincos":
-                table = sincos_3d(dim, self.grid, device)
-            else:
-                table = sinusoid(dim, math.prod(self.grid), device)
-            # Rounded to float32 in a float64 model too: so are the tables that checkpoints were trained with.
-            self.pos_embed.copy_(table.float()[None])
+        """Computes the fixed position table, which no state dict holds, anew, where the weights are.
+
+        Called after every load_state_dict too: a model built on the meta device has no table until then.
+        """
+        if self.pos_embed is None or self.position_embedding not in FIXED:
+            return
+        weight, dim = self.patch_embed.proj.weight, self.pos_embed.shape[-1]
+        if self.position_embedding == "sincos":
+            table = sincos_3d(dim, self.grid, weight.device)
+        else:
+            table = sinusoid(dim, math.prod(self.grid), weight.device)
+        # Rounded to float32 in a float64 model too: so are the tables that checkpoints were trained with.
+        self.pos_embed = table.float()[None].to(weight.dtype)
 
     def _add_position_embedding(self, dim: int) -> None:
         T, H, W = self.grid
@@ -447,6 +453,11 @@ class VisionTransformer(nn.Module):
         # (1, T, 1, C) + (1, 1, S, C) -> (1, T*S, C)
         time = resize_temporal(self.time_embed, grid[0])
         return class_position, (time[:, :, None] + patches[:, None]).flatten(1, 2)
+
+
+def _reset_buffers(model: nn.Module, _: Any) -> None:  # a function, for models to be pickled
+    assert isinstance(model, VisionTransformer)
+    model.reset_buffers()
 
 
 # The published sizes. GFLOPs: fvcore, checked by the tests. Accuracies: the projects' own tables.
