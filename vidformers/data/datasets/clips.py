@@ -8,7 +8,7 @@ place: the item says so, and the video counts as a failure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from vidformers.data.augment import parse_rand_augment
 from vidformers.data.clip_sampling import test_views, train_clip
-from vidformers.data.readers import VideoReadError, open_video
+from vidformers.data.readers import VideoReader, VideoReadError, open_video
 from vidformers.data.records import Record
 from vidformers.data.transforms import RESIZE_MODES, TrainTransform, resize_frames, short_side_size
 from vidformers.data.views import VideoViews, spatial_crops
@@ -209,9 +209,17 @@ class TestVideos(Dataset):
         return len(self.records)
 
     def __getitem__(self, index: int) -> VideoViews:
+        return self.load(index, lambda views, num_video_frames: views)
+
+    def load(self, index: int, frame_rows: Callable[[np.ndarray, int], np.ndarray]) -> VideoViews:
+        """The video with other clips than its views, decoded once all the same.
+
+        frame_rows: (views int64 (n_t, T), frames in the video) -> int64 (R, T), frames of the video; they
+        become the rows of `view_index`.
+        """
         record = self.records[index]
         try:
-            frames, view_index, damage = self._read(record.path)
+            frames, view_index, damage = self._read(record, frame_rows)
         except VideoReadError as error:
             return VideoViews(
                 frames=torch.zeros((0, 0, 0, 3), dtype=torch.uint8),
@@ -233,9 +241,15 @@ class TestVideos(Dataset):
             damage=damage,
         )
 
-    def _read(self, path: str) -> tuple[torch.Tensor, torch.Tensor, str]:
-        """-> uint8 (U, H, W, 3) distinct frames of all views, int64 (n_t, T) indices into them, damage."""
-        with open_video(path, backend=self.backend) as video:
+    def open(self, record: Record) -> VideoReader:
+        """The reader of one video; raises VideoReadError."""
+        return open_video(record.path, backend=self.backend)
+
+    def _read(
+        self, record: Record, frame_rows: Callable[[np.ndarray, int], np.ndarray]
+    ) -> tuple[torch.Tensor, torch.Tensor, str]:
+        """-> uint8 (U, H, W, 3) distinct frames of all rows, int64 (R, T) indices into them, damage."""
+        with self.open(record) as video:
             views = test_views(
                 self.temporal_sampling,
                 video.num_frames,
@@ -246,11 +260,12 @@ class TestVideos(Dataset):
                 num_views=self.num_views,
                 use_offset=self.use_offset,
             )
-            distinct, places = np.unique(views, return_inverse=True)
+            rows = frame_rows(views, video.num_frames)
+            distinct, places = np.unique(rows, return_inverse=True)
             frames = video.get_frames(distinct)
             # Only PyAV's reader can tell a damaged video from a sound one.
             damage = "; ".join(getattr(video, "damage", ()))
-            return frames, torch.from_numpy(places.reshape(views.shape).astype(np.int64)), damage
+            return frames, torch.from_numpy(places.reshape(rows.shape).astype(np.int64)), damage
 
 
 def collate_train(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
