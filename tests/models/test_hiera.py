@@ -139,6 +139,20 @@ def test_weights_of_another_input_size() -> None:
     assert torch.isfinite(logits_of(larger, torch.randn(1, 3, 96, 64))).all()
 
 
+def test_a_2d_kernel_tells_images_from_a_video_model_with_as_many_tokens() -> None:
+    """16 x 16 tokens of one image, where the video model has 4 x 8 x 8."""
+    names = ("num_frames", "patch_kernel", "patch_stride", "patch_padding", "position_embedding")
+    image = vf.create_model("hiera_tiny", image_size=64, **{name: IMAGE_ARGUMENTS[name] for name in names})
+    state = image.state_dict()
+    state["patch_embed.proj.weight"] = state["patch_embed.proj.weight"].squeeze(2)
+    video = vf.create_model("hiera_tiny", image_size=32, position_embedding="joint")
+    assert video.pos_embed.shape == image.pos_embed.shape
+    info = vf.load_weights(video, state)
+    assert set(info.inflated) == {"patch_embed.proj.weight", "pos_embed"}
+    frames = video.pos_embed.unflatten(1, video.grid)
+    torch.testing.assert_close(frames[:, 1:], frames[:, :-1])
+
+
 def test_another_family_says_whose_weights_these_are() -> None:
     state = vf.create_model("hiera_tiny").state_dict()
     with pytest.raises(ValueError, match=r"but of a Hiera \(hiera\)"):

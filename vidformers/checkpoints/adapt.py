@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vidformers.checkpoints.family import Adapted
-from vidformers.checkpoints.inflate import inflate_kernel
-from vidformers.checkpoints.slowfast import as_3d_kernel
+from vidformers.checkpoints.inflate import inflate
 from vidformers.layers.position import resize_joint, resize_spatial, resize_temporal
 from vidformers.layers.rel_pos import resize_rows
 from vidformers.layers.sizes import Grid
@@ -27,19 +26,15 @@ def adapt(state: dict[str, Tensor], model: nn.Module) -> Adapted:
     target = model.state_dict()
     grid = cast(Grid, model.grid)
     from_images, joint_grid = _origin(state, grid, "pos_embed" in target)
-    state = {name: as_3d_kernel(name, tensor) for name, tensor in state.items()}
-    adapted = Adapted(match_qkv(state, set(target)))
+    state = match_qkv(state, set(target))
+    adapted = inflate(state, model) if from_images else Adapted(state)
     if from_images:
         _inflate_positions(adapted, target, grid)
     if joint_grid not in (None, grid) and "pos_embed" in target:
         _resize_joint(adapted, joint_grid, grid, from_images)
     for name, wanted in target.items():
         tensor = adapted.state.get(name)
-        if tensor is None or tensor.shape == wanted.shape or tensor.ndim != wanted.ndim:
-            continue
-        if tensor.ndim == 5 and from_images:
-            _inflate_kernel(adapted, name, wanted, model)
-        else:
+        if tensor is not None and tensor.shape != wanted.shape and tensor.ndim == wanted.ndim:
             _resize_table(adapted, name, wanted, grid, from_images)
     return adapted
 
@@ -126,16 +121,6 @@ def _joint_grid(num_tokens: int, grid: Grid, frames: int | None, may_be_images: 
             "the checkpoint was trained with: it takes clips of other sizes too, and interpolates"
         )
     return possible.pop() if possible else None
-
-
-def _inflate_kernel(adapted: Adapted, name: str, wanted: Tensor, model: nn.Module) -> None:
-    kernel = adapted.state[name]
-    convolution = model.get_submodule(name.rpartition(".")[0])
-    is_image_kernel = kernel.shape[2] == 1 < wanted.shape[2]
-    same_otherwise = kernel.shape[:2] == wanted.shape[:2] and kernel.shape[3:] == wanted.shape[3:]
-    if is_image_kernel and same_otherwise and isinstance(convolution, nn.Conv3d):
-        adapted.state[name] = inflate_kernel(kernel, wanted.shape[2], int(convolution.padding[0]))
-        adapted.inflated.append(name)
 
 
 def _inflate_positions(adapted: Adapted, target: dict[str, Tensor], grid: Grid) -> None:

@@ -3,10 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from torch import Tensor
-
 from vidformers.checkpoints.family import Source
-from vidformers.checkpoints.slowfast import as_3d_kernel
 
 # Only a hierarchy has this Linear beside the attention; MViT's has more (pools, norms of q, position tables).
 _WIDENING = re.compile(r"blocks\.\d+\.proj\.weight")
@@ -19,9 +16,4 @@ def matches(names: Iterable[str]) -> bool:
     return "patch_embed.proj.weight" in names and "cls_token" not in names and widens and not pools
 
 
-def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The official state dict -> ours: the same names; a 2D patch kernel becomes a 3D one."""
-    return {name: as_3d_kernel(name, tensor) for name, tensor in state.items()}
-
-
-SOURCE = Source("hiera", matches, convert)
+SOURCE = Source("hiera", matches, dict)  # the names are the same

@@ -29,10 +29,5 @@ def _has(names: Iterable[str], block: str) -> bool:
     return "patch_embed.proj.weight" in names and any(name.startswith(block) for name in names)
 
 
-def as_3d_kernel(name: str, tensor: Tensor) -> Tensor:
-    """(O, I, kh, kw) -> (O, I, 1, kh, kw) for the patch embedding of an image model; others unchanged."""
-    return tensor.unsqueeze(2) if name == "patch_embed.proj.weight" and tensor.ndim == 4 else tensor
-
-
 SOURCE = Source("slowfast", matches, convert)
 REVERSIBLE = Source("slowfast", matches_reversible, convert)

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from vidformers.checkpoints.family import Adapted, Source
 from vidformers.checkpoints.inflate import inflate, tile_position
-from vidformers.checkpoints.slowfast import as_3d_kernel
 from vidformers.layers.position import resize_joint, resize_spatial, resize_temporal
 from vidformers.layers.sizes import Grid
 from vidformers.models.vision_transformer import VisionTransformer
@@ -101,9 +100,9 @@ def adapt(state: dict[str, Tensor], model: nn.Module) -> Adapted:
     has_time = "time_embed" in state or any(".temporal_" in name for name in state)
     of_images = kernel is not None and kernel.ndim == 4 and not has_time
     may_be_images = of_images or (kernel is not None and kernel.shape[2] == 1 and not has_time)
-    state = {
-        name.replace(_FINAL_NORM, final_norm): as_3d_kernel(name, tensor) for name, tensor in state.items()
-    }
+    state = {name.replace(_FINAL_NORM, final_norm): tensor for name, tensor in state.items()}
+    if has_time and kernel is not None and kernel.ndim == 4:  # TimeSformer's, which are 2D in video models
+        state[_STEM] = kernel.unsqueeze(2)
     adapted = inflate(state, model) if may_be_images else Adapted(state)
     if may_be_images:
         _add_temporal(adapted, target)
