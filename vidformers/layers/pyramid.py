@@ -1,4 +1,4 @@
-"""What models of several stages share: stage embedding, block, initialisation, drop path rates, layer ids."""
+"""What models of several stages share: stage embedding, block, drop path rates, layer ids."""
 
 from collections.abc import Sequence
 
@@ -88,20 +88,6 @@ def drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
     total = sum(depths)
     rates = iter([rate * i / max(total - 1, 1) for i in range(total)])
     return [[next(rates) for _ in range(depth)] for depth in depths]
-
-
-def reset_pyramid(model: nn.Module) -> None:
-    """Initialises Linears, LayerNorms and convolutions as the references of PVTv2 and Twins do."""
-    for module in model.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-        elif isinstance(module, nn.Conv3d):
-            fan_out = module.out_channels * module.weight[0, 0].numel() // module.groups
-            nn.init.normal_(module.weight, std=(2.0 / fan_out) ** 0.5)
-        elif isinstance(module, nn.LayerNorm):
-            nn.init.ones_(module.weight)
-        if isinstance(module, nn.Linear | nn.Conv3d | nn.LayerNorm) and module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 def stage_layer_id(stage: int, block: int, depths: Sequence[int]) -> int:

@@ -20,8 +20,9 @@ from vidformers.layers.attention import attention
 from vidformers.layers.checks import check_counts, check_heads, check_rates, declared_size, height_and_width
 from vidformers.layers.conv import Conv3d
 from vidformers.layers.head import ClassifierHead
+from vidformers.layers.initialise import reset_pyramid
 from vidformers.layers.peg import PositionalEncodingGenerator
-from vidformers.layers.pyramid import PyramidBlock, clip_of_side, drop_path_rates, reset_pyramid
+from vidformers.layers.pyramid import PyramidBlock, clip_of_side, drop_path_rates
 from vidformers.layers.sizes import Grid, triple
 from vidformers.models.registry import register_model
 

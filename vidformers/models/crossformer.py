@@ -21,6 +21,7 @@ from vidformers.layers.conv import Conv3d
 from vidformers.layers.drop_path import DropPath
 from vidformers.layers.group_attention import GroupAttention
 from vidformers.layers.head import ClassifierHead
+from vidformers.layers.initialise import reset_swin
 from vidformers.layers.mlp import Mlp
 from vidformers.layers.partition import ONES, PAD_MASKS, ZEROS, clip_group, grid_interval, padded_size
 from vidformers.layers.position_bias import DynamicBias
@@ -350,13 +351,7 @@ class CrossFormer(nn.Module):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Initialises as the official code: Linears narrow, convolutions at PyTorch's default."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.LayerNorm | nn.Conv3d):
-                module.reset_parameters()
+        reset_swin(self)
 
 
 # The published image models, as video models of 16x224x224. Parameters and GFLOPs are of the video models;

@@ -22,9 +22,10 @@ from vidformers.layers.conv import Conv3d
 from vidformers.layers.drop_path import DropPath
 from vidformers.layers.group_attention import GroupAttention
 from vidformers.layers.head import ClassifierHead
+from vidformers.layers.initialise import reset_pyramid
 from vidformers.layers.mlp import Mlp
 from vidformers.layers.partition import clip_group, grid_interval, group_mask, partition, unpartition
-from vidformers.layers.pyramid import drop_path_rates, reset_pyramid, stage_layer_id
+from vidformers.layers.pyramid import drop_path_rates, stage_layer_id
 from vidformers.layers.sizes import triple
 from vidformers.layers.stage import Stage
 from vidformers.models.registry import register_model

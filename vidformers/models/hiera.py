@@ -30,6 +30,7 @@ from vidformers.layers.clip import as_clip
 from vidformers.layers.drop_path import DropPath
 from vidformers.layers.group_attention import masked_logit
 from vidformers.layers.head import ClassifierHead
+from vidformers.layers.initialise import reset_slowfast
 from vidformers.layers.mlp import Mlp
 from vidformers.layers.partition import group_mask, partition, unpartition
 from vidformers.layers.patch_embed import PatchEmbed
@@ -289,16 +290,7 @@ class Hiera(nn.Module):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Initialises as the official code does, biases of 0.02 included."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Conv3d):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-            if isinstance(module, nn.Conv3d) and module.bias is not None:
-                bound = module.weight[0].numel() ** -0.5
-                nn.init.uniform_(module.bias, -bound, bound)
-            if isinstance(module, nn.Linear | nn.LayerNorm) and module.bias is not None:
-                nn.init.constant_(module.bias, 0.02)
-            if isinstance(module, nn.LayerNorm):
-                nn.init.ones_(module.weight)
+        reset_slowfast(self)
         for name, parameter in self.named_parameters():
             if name.startswith("pos_embed"):
                 nn.init.trunc_normal_(parameter, std=0.02)

@@ -20,10 +20,11 @@ from vidformers.layers.clip import as_clip
 from vidformers.layers.conv import Conv3d
 from vidformers.layers.drop_path import DropPath
 from vidformers.layers.group_attention import GroupAttention
+from vidformers.layers.initialise import reset_pyramid
 from vidformers.layers.mlp import Mlp
 from vidformers.layers.partition import ONES, clip_group, grid_interval
 from vidformers.layers.position_bias import TableBias
-from vidformers.layers.pyramid import drop_path_rates, reset_pyramid, stage_layer_id
+from vidformers.layers.pyramid import drop_path_rates, stage_layer_id
 from vidformers.layers.sizes import triple
 from vidformers.layers.stage import Stage
 from vidformers.models.registry import register_model

@@ -24,6 +24,7 @@ from vidformers.layers.conv import Conv3d
 from vidformers.layers.drop_path import DropPath
 from vidformers.layers.group_attention import GroupAttention
 from vidformers.layers.head import ClassifierHead
+from vidformers.layers.initialise import reset_swin
 from vidformers.layers.mlp import Mlp
 from vidformers.layers.partition import clip_group, frames_in_groups, group_mask, partition, unpartition
 from vidformers.layers.position_bias import TableBias
@@ -401,13 +402,7 @@ class MSGTransformer(nn.Module):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Initialises as the official code: Linears and tokens narrow, convolutions at PyTorch's default."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.LayerNorm | nn.Conv3d | TableBias | MessengerBias):
-                module.reset_parameters()
+        reset_swin(self)
         nn.init.trunc_normal_(self.msg_tokens, std=0.02)
 
 

@@ -23,13 +23,13 @@ from vidformers.layers.checks import (
     height_and_width,
 )
 from vidformers.layers.head import ClassifierHead
+from vidformers.layers.initialise import reset_pyramid
 from vidformers.layers.position import resize_temporal
 from vidformers.layers.pyramid import (
     PyramidBlock,
     StageEmbed,
     clip_of_side,
     drop_path_rates,
-    reset_pyramid,
     run_blocks,
     stage_layer_id,
     to_volume,

@@ -23,15 +23,9 @@ from vidformers.layers.checks import (
 from vidformers.layers.clip import as_clip
 from vidformers.layers.drop_path import DropPath
 from vidformers.layers.head import ClassifierHead
+from vidformers.layers.initialise import reset_pyramid
 from vidformers.layers.peg import DepthwiseConv
-from vidformers.layers.pyramid import (
-    StageEmbed,
-    drop_path_rates,
-    reset_pyramid,
-    run_blocks,
-    stage_layer_id,
-    to_volume,
-)
+from vidformers.layers.pyramid import StageEmbed, drop_path_rates, run_blocks, stage_layer_id, to_volume
 from vidformers.layers.sizes import Grid
 from vidformers.layers.subsampled_attention import SubsampledAttention
 from vidformers.models.registry import register_model

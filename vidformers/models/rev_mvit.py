@@ -24,6 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from vidformers.layers.checks import check_choice, check_counts, check_rates, checked_triple, height_and_width
 from vidformers.layers.drop_path import DropPath
 from vidformers.layers.head import ClassifierHead
+from vidformers.layers.initialise import reset_slowfast
 from vidformers.layers.mlp import Mlp
 from vidformers.layers.patch_embed import PatchEmbed
 from vidformers.layers.pooling_attention import POOL_MODES
@@ -382,16 +383,7 @@ class RevMViT(nn.Module):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Initialises as PySlowFast does, biases of 0.02 included; also fills the buffers."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Conv3d):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-            if isinstance(module, nn.Conv3d) and module.bias is not None:
-                bound = (module.in_channels * module.weight[0, 0].numel()) ** -0.5
-                nn.init.uniform_(module.bias, -bound, bound)
-            if isinstance(module, nn.Linear | nn.LayerNorm) and module.bias is not None:
-                nn.init.constant_(module.bias, 0.02)
-            if isinstance(module, nn.LayerNorm):
-                nn.init.ones_(module.weight)
+        reset_slowfast(self)
         for name, parameter in self.named_parameters():
             if name.startswith("pos_embed"):
                 nn.init.trunc_normal_(parameter, std=0.02)

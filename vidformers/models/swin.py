@@ -20,6 +20,7 @@ from vidformers.layers.conv import Conv3d
 from vidformers.layers.drop_path import DropPath
 from vidformers.layers.group_attention import GroupAttention
 from vidformers.layers.head import ClassifierHead
+from vidformers.layers.initialise import reset_swin
 from vidformers.layers.mlp import Mlp
 from vidformers.layers.partition import (
     ONES,
@@ -313,13 +314,7 @@ class Swin(nn.Module):
 
     def reset_parameters(self) -> None:
         """Initialises as the published code: Linears and tables normal (0.02), biases 0."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.LayerNorm | nn.Conv3d | TableBias):
-                module.reset_parameters()
+        reset_swin(self)
 
 
 # The published sizes. Parameters and GFLOPs (of one clip of the default size) as counted here; accuracies:

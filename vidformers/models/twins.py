@@ -24,6 +24,7 @@ from vidformers.layers.checks import (
 )
 from vidformers.layers.group_attention import GroupAttention
 from vidformers.layers.head import ClassifierHead
+from vidformers.layers.initialise import reset_pyramid
 from vidformers.layers.partition import PAD_MASKS
 from vidformers.layers.peg import PositionalEncodingGenerator
 from vidformers.layers.pyramid import (
@@ -31,7 +32,6 @@ from vidformers.layers.pyramid import (
     StageEmbed,
     clip_of_side,
     drop_path_rates,
-    reset_pyramid,
     run_blocks,
     stage_layer_id,
     to_volume,

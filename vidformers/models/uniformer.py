@@ -19,6 +19,7 @@ from vidformers.layers.conv import Conv3d
 from vidformers.layers.drop_path import DropPath
 from vidformers.layers.group_attention import GroupAttention
 from vidformers.layers.head import ClassifierHead
+from vidformers.layers.initialise import reset_swin
 from vidformers.layers.mlp import Mlp
 from vidformers.layers.pyramid import clip_of_side, drop_path_rates, stage_layer_id
 from vidformers.layers.sizes import Grid
@@ -298,13 +299,7 @@ class UniFormer(nn.Module):
     def reset_parameters(self) -> None:
         """Initialises as the official code does: convolutions by PyTorch's default, and temporal attention so
         that it adds nothing at first, but learns from the first step on."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv3d | nn.BatchNorm3d | nn.LayerNorm):
-                module.reset_parameters()
-            elif isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        reset_swin(self)
         for module in self.modules():
             if isinstance(module, AttentionBlock) and module.split:
                 start_temporal_attention(module.t_attn)
