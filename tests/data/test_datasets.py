@@ -16,7 +16,7 @@ from vidformers.data.datasets.clips import TestVideos, TrainClips, collate_train
 from vidformers.data.datasets.folder import scan_folder, stratified_split
 from vidformers.data.datasets.kinetics import read_list
 from vidformers.data.readers import VideoReadError, open_video
-from vidformers.data.records import Record, check_labels, read_class_names
+from vidformers.data.records import Classes, Record, check_labels, read_classes
 from vidformers.data.views import gather_views
 
 SIZES = [(48, 64), (64, 48), (48, 64), (36, 80), (48, 64), (48, 64)]
@@ -147,7 +147,7 @@ def test_lists_are_read_through_iopath(tmp_path: Path) -> None:
     assert [r.path for r in read_list("test-store://l.csv", path_prefix="test-store://v")] == [
         "test-store://v/a.mp4"
     ]
-    assert read_class_names("test-store://") == ["one"]
+    assert read_classes("test-store://").names == ["one"]
 
 
 def test_labels_beyond_the_model_are_reported() -> None:
@@ -169,16 +169,35 @@ def test_labels_beyond_the_model_are_reported() -> None:
     ],
 )
 def test_class_names(tmp_path: Path, file_name: str, content: str) -> None:
-    assert read_class_names(str(tmp_path)) is None
+    assert read_classes(str(tmp_path)) is None
     (tmp_path / file_name).write_text(content)
-    assert read_class_names(str(tmp_path)) == ["cat", "dog"]
+    assert read_classes(str(tmp_path)).names == ["cat", "dog"]
 
 
 @pytest.mark.parametrize("content", ["{", '{"dog": 2, "cat": 0}', "3", json.dumps({"cat": "x"})])
 def test_bad_class_names(tmp_path: Path, content: str) -> None:
     (tmp_path / "classes.json").write_text(content)
     with pytest.raises(ValueError, match=r"classes\.json does not hold class names"):
-        read_class_names(str(tmp_path))
+        read_classes(str(tmp_path))
+
+
+def test_groups_and_partners_are_read_where_every_class_has_them(tmp_path: Path) -> None:
+    entries = [
+        {"label": 1, "name": "left", "group": "direction", "reversed": "right"},
+        {"label": 0, "name": "right", "group": "direction", "reversed": "left"},
+        {"label": 2, "name": "red", "group": "appearance", "reversed": "red"},
+    ]
+    (tmp_path / "classes.json").write_text(json.dumps({"classes": entries}))
+    classes = read_classes(str(tmp_path))
+    assert classes == Classes(["right", "left", "red"], ["direction", "direction", "appearance"], [1, 0, 2])
+    del entries[0]["group"]
+    entries[2]["reversed"] = "rad"
+    (tmp_path / "classes.json").write_text(json.dumps({"classes": entries}))
+    with pytest.raises(ValueError, match="'reversed' names rad, which is no class"):
+        read_classes(str(tmp_path))
+    del entries[2]["reversed"]
+    (tmp_path / "classes.json").write_text(json.dumps({"classes": entries}))
+    assert read_classes(str(tmp_path)) == Classes(["right", "left", "red"])
 
 
 # ---- folders

@@ -234,7 +234,7 @@ def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_files_lists_and_class_names(small_dataset: Path) -> None:
     from vidformers.data.datasets.kinetics import read_list
-    from vidformers.data.records import check_labels, read_class_names
+    from vidformers.data.records import check_labels, read_classes
 
     seen = set()
     for split in motion.SPLITS:
@@ -244,7 +244,7 @@ def test_files_lists_and_class_names(small_dataset: Path) -> None:
         seen.update(record.path for record in records)
     assert len(seen) == 3 * len(CLASSES)
     assert all(Path(path).is_file() for path in seen)
-    assert read_class_names(str(small_dataset)) == [c.name for c in CLASSES]
+    assert read_classes(str(small_dataset)).names == [c.name for c in CLASSES]
     entries = json.loads((small_dataset / "classes.json").read_text())["classes"]
     assert {"label": 3, "name": "left", "group": "direction", "reversed": "right"} in entries
 

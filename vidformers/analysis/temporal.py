@@ -132,9 +132,10 @@ class PerturbedVideos(Dataset):
 
 
 def _change_speed(view: np.ndarray, factor: float, num_video_frames: int) -> np.ndarray:
-    """Frames `factor` times as far from the view's middle, held at the ends of the video."""
+    """Frames `factor` times as far from the view's middle, held at the ends of the video; cut to whole frames
+    as the samplers do."""
     middle = (view[0] + view[-1]) / 2
-    return np.clip(np.rint(middle + factor * (view - middle)), 0, num_video_frames - 1).astype(np.int64)
+    return np.clip(np.floor(middle + factor * (view - middle)), 0, num_video_frames - 1).astype(np.int64)
 
 
 def entry_clips(

@@ -37,11 +37,25 @@ def check_labels(records: Sequence[Record], num_classes: int, *, source: str = "
         )
 
 
-def read_class_names(directory: str) -> list[str] | None:
-    """Class names in label order from classes.json or classes.txt beside the lists; None if there is neither.
+@dataclass(frozen=True)
+class Classes:
+    """What is known of the classes of a dataset, each a list in label order or None.
+
+    groups: a heading a class, to report by, as `motion` has (appearance, direction, ...). partners: the label
+    that a video of the class has when it is played backwards.
+    """
+
+    names: list[str]
+    groups: list[str] | None = None
+    partners: list[int] | None = None
+
+
+def read_classes(directory: str) -> Classes | None:
+    """The classes from classes.json or classes.txt beside the lists; None if there is neither.
 
     classes.json: a list of names, an object {name: label} (PySlowFast's), or {"classes": [{"label", "name"},
-    ...]}. classes.txt: one name a line.
+    ...]} whose entries may all have "group" (a text) and "reversed" (the name of a class) too. classes.txt:
+    one name a line.
     """
     paths = path_manager()
     for file_name in CLASS_NAME_FILES:
@@ -51,9 +65,9 @@ def read_class_names(directory: str) -> list[str] | None:
         with paths.open(path, "r", encoding="utf-8") as file:
             text = file.read()
         if file_name.endswith(".txt"):
-            return [line.strip() for line in text.splitlines() if line.strip()]
+            return Classes([line.strip() for line in text.splitlines() if line.strip()])
         try:
-            return _names_from_json(json.loads(text))
+            return _classes_from_json(json.loads(text))
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
                 f"{path} does not hold class names ({error}); it must be a JSON list of names in label "
@@ -61,6 +75,22 @@ def read_class_names(directory: str) -> list[str] | None:
                 'object {"name": label, ...} with the labels 0, 1, 2, ...'
             ) from error
     return None
+
+
+def _classes_from_json(content: object) -> Classes:
+    names = _names_from_json(content)
+    if not (isinstance(content, dict) and isinstance(content.get("classes"), list)):
+        return Classes(names)
+    entries = sorted(content["classes"], key=lambda entry: int(entry["label"]))
+    groups = partners = None
+    if all("group" in entry for entry in entries):
+        groups = [str(entry["group"]) for entry in entries]
+    if all("reversed" in entry for entry in entries):
+        unknown = sorted({str(entry["reversed"]) for entry in entries} - set(names))
+        if unknown:
+            raise ValueError(f"'reversed' names {', '.join(unknown)}, which is no class")
+        partners = [names.index(str(entry["reversed"])) for entry in entries]
+    return Classes(names, groups, partners)
 
 
 def _names_from_json(content: object) -> list[str]:

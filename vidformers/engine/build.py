@@ -18,7 +18,7 @@ from vidformers.data.datasets.kinetics import read_list
 from vidformers.data.loader import build_loader
 from vidformers.data.motion import ensure_motion_dataset
 from vidformers.data.paths import path_manager
-from vidformers.data.records import Record, check_labels, read_class_names
+from vidformers.data.records import Classes, Record, check_labels, read_classes
 from vidformers.engine.logs import say, write_json
 
 DATASETS = ("kinetics", "folder", "motion")
@@ -26,11 +26,15 @@ DATASETS = ("kinetics", "folder", "motion")
 
 @dataclass(frozen=True)
 class VideoList:
-    """The videos of one split: `records`, the class names where known, and where they came from."""
+    """The videos of one split: `records`, the classes where known, and where they came from."""
 
     records: list[Record]
-    class_names: list[str] | None
+    classes: Classes | None
     source: str
+
+    @property
+    def class_names(self) -> list[str] | None:
+        return self.classes.names if self.classes else None
 
 
 def load_videos(cfg: CfgNode, split: str) -> VideoList:
@@ -70,7 +74,7 @@ def load_videos(cfg: CfgNode, split: str) -> VideoList:
 
 def _from_list(folder: str, split: str, *, prefix: str, separator: str) -> VideoList:
     path = os.path.join(folder, f"{split}.csv")
-    return VideoList(read_list(path, path_prefix=prefix, separator=separator), read_class_names(folder), path)
+    return VideoList(read_list(path, path_prefix=prefix, separator=separator), read_classes(folder), path)
 
 
 def _from_folder(cfg: CfgNode, split: str) -> VideoList:
@@ -91,7 +95,7 @@ def _from_folder(cfg: CfgNode, split: str) -> VideoList:
         for candidate in (split,) if split == "train" else (split, "val", "test"):
             if candidate in have:
                 records, names = scan_folder(have[candidate], names)
-                return VideoList(records, names, have[candidate])
+                return VideoList(records, Classes(names), have[candidate])
         raise FileNotFoundError(
             f"{root} has the folders {', '.join(have)}, but none for {split}; add "
             f"{os.path.join(root, split)} with one subfolder of videos a class."
@@ -103,7 +107,7 @@ def _from_folder(cfg: CfgNode, split: str) -> VideoList:
         content = json.loads(saved.read_text())
         held_out = set(content["held_out"]) if content["root"] == root else set()
     if not held_out and not (cfg.TRAIN.ENABLE and cfg.TRAIN.DATASET == "folder"):
-        return VideoList(records, names, root)
+        return VideoList(records, Classes(names), root)
     if not held_out:
         _, rest = stratified_split(records, held_out_fraction=0.2, seed=cfg.RNG_SEED)
         held_out = {record.video_id for record in rest}
@@ -111,7 +115,9 @@ def _from_folder(cfg: CfgNode, split: str) -> VideoList:
         write_json(saved, {"root": root, "seed": cfg.RNG_SEED, "held_out": sorted(held_out)})
         say(f"{root} has no train, val and test folders: 20 % of each class are held out, listed in {saved}.")
     chosen = [record for record in records if (record.video_id in held_out) != (split == "train")]
-    return VideoList(chosen, names, f"{root} ({'training' if split == 'train' else 'held-out'} part)")
+    return VideoList(
+        chosen, Classes(names), f"{root} ({'training' if split == 'train' else 'held-out'} part)"
+    )
 
 
 def build_train_loader(cfg: CfgNode, videos: VideoList) -> DataLoader:
@@ -150,20 +156,20 @@ def build_train_loader(cfg: CfgNode, videos: VideoList) -> DataLoader:
         batch_size=cfg.TRAIN.BATCH_SIZE,
         shuffle=True,
         drop_last=True,
-        num_workers=_num_workers(cfg),
+        num_workers=num_workers(cfg),
         pin_memory=cfg.DATA_LOADER.PIN_MEMORY,
         seed=cfg.RNG_SEED,
         collate_fn=collate_train,
     )
 
 
-def build_test_loader(cfg: CfgNode, videos: VideoList, *, num_views: int, num_crops: int) -> DataLoader:
-    """One item a video with all its views; every video of the list exactly once, in order."""
+def build_test_dataset(cfg: CfgNode, videos: VideoList, *, num_views: int, num_crops: int) -> TestVideos:
+    """One item a video with all its views."""
     # PySlowFast's rule: one crop is taken from the training scale, several from the crop size itself.
     short_side = cfg.DATA.TEST_CROP_SIZE
     if num_crops == 1:
         short_side = max(short_side, cfg.DATA.TRAIN_JITTER_SCALES[0])
-    dataset = TestVideos(
+    return TestVideos(
         videos.records,
         num_frames=cfg.DATA.NUM_FRAMES,
         sampling_rate=cfg.DATA.SAMPLING_RATE,
@@ -177,19 +183,24 @@ def build_test_loader(cfg: CfgNode, videos: VideoList, *, num_views: int, num_cr
         resize_mode=cfg.DATA.RESIZE_MODE,
         backend=cfg.DATA.DECODING_BACKEND,
     )
+
+
+def build_test_loader(cfg: CfgNode, videos: VideoList, *, num_views: int, num_crops: int) -> DataLoader:
+    """One item a video with all its views; every video of the list exactly once, in order."""
     return build_loader(
-        dataset,
+        build_test_dataset(cfg, videos, num_views=num_views, num_crops=num_crops),
         batch_size=1,
         shuffle=False,
         drop_last=False,
-        num_workers=_num_workers(cfg),
+        num_workers=num_workers(cfg),
         pin_memory=False,  # items are objects, which the pinning thread would copy for nothing
         seed=cfg.RNG_SEED,
         collate_fn=collate_videos,
     )
 
 
-def _num_workers(cfg: CfgNode) -> int:
+def num_workers(cfg: CfgNode) -> int:
+    """DATA_LOADER.NUM_WORKERS, but not more than there are processors."""
     # A worker decodes in one thread all the time: more of them than cores only cost memory.
     return min(cfg.DATA_LOADER.NUM_WORKERS, os.cpu_count() or 1)
 

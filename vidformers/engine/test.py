@@ -130,7 +130,7 @@ def score_videos(
     return predictions, failures
 
 
-def _load_test_weights(cfg: CfgNode, model: nn.Module) -> str | None:
+def load_test_weights(cfg: CfgNode, model: nn.Module) -> str | None:
     """Load the file asked for, else the run's own newest checkpoint, else the weights it would start from.
 
     Returns the path, or None when the model keeps its random initialisation.
@@ -164,7 +164,7 @@ def test(cfg: CfgNode, videos: VideoList | None = None) -> dict[str, object]:
     device = resolve_device(cfg.DEVICE)
     torch.manual_seed(cfg.RNG_SEED)
     model = build_model(cfg)
-    checkpoint = _load_test_weights(cfg, model)
+    checkpoint = load_test_weights(cfg, model)
     model.to(device)
     num_views, num_crops = cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS
     say(
