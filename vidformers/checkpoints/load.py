@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vidformers.checkpoints.families import FAMILIES
 from vidformers.checkpoints.family import Family, Source
+from vidformers.checkpoints.fitting import fitting_models
 from vidformers.checkpoints.read import find_state_dict, read_checkpoint
 
 _SHOWN = 5  # names of each kind in an error
@@ -53,8 +54,8 @@ def load_weights(
     the result and logged as a warning.
 
     Raises ValueError for what is no checkpoint, names of an unknown source, a model on the meta device,
-    shapes that cannot be fitted, and with strict=True for missing or unexpected names; then the model is left
-    as it was.
+    shapes that cannot be fitted, and with strict=True for missing or unexpected names; it names the first of
+    them and the registered model that the weights do fit. The model is then left as it was.
     FileNotFoundError and ValueError as `read_checkpoint`.
     """
     given = path_or_state_dict
@@ -103,7 +104,12 @@ def load_weights(
     info.inflated = [name for name in adapted.inflated if name in loaded]
 
     if misfits or not loaded or (strict and (info.missing or info.unexpected)):
-        raise ValueError(_explain(where, model, info, misfits, strict))
+        only_head = strict and not info.missing and not info.unexpected
+        if only_head and all(misfit.startswith("head.") for misfit in misfits):
+            advice = "Build it with the checkpoint's num_classes, or use strict=False to keep a new head"
+        else:
+            advice = _advice(_fitting(state, class_name))
+        raise ValueError(f"{_explain(where, model, info, misfits)}. {advice}.")
     if not strict and (info.missing or info.unexpected):
         logger.warning(
             "%s: %d parameters of the model not found (%s), %d entries not used (%s)",
@@ -147,14 +153,12 @@ def to_our_names(
     if own_names and all(name in own_names for name in state):
         return "vidformers", state
     message = f"its parameter names (the first are {_some(list(state))}) are not those of a {class_name}"
-    found = {other: _recognise(state, family) for other, family in FAMILIES.items()}
-    # PySlowFast's names are a common form that several families share: the others tell more.
-    known = sorted(
-        ((other, s.name) for other, s in found.items() if s), key=lambda pair: pair[1] == "slowfast"
-    )
+    known, fitting = _known(state, class_name), _fitting(state, class_name)
     if known:
-        other, name = known[0]
-        raise ValueError(f"{message}, but of a {other} ({name}); build that model")
+        other, source = known[0]
+        raise ValueError(f"{message}, but of a {other} ({source.name}). {_advice(fitting)}")
+    if fitting:
+        raise ValueError(f"{message}. {_advice(fitting)}")
     sources = [source.name for source in FAMILIES[class_name].sources]
     raise ValueError(
         f"{message} of {' or '.join([*sources, 'this library'])}, so it is a checkpoint of another model; "
@@ -162,11 +166,37 @@ def to_our_names(
     )
 
 
+def _advice(fitting: Sequence[str]) -> str:
+    if fitting:
+        more = f" or {len(fitting) - _SHOWN} more" if len(fitting) > _SHOWN else ""
+        return f"This checkpoint fits {' or '.join(fitting[:_SHOWN])}{more}"
+    return "It fits no registered model either; build it with the arguments that it was trained with"
+
+
+def _fitting(state: Mapping[str, Tensor], class_name: str) -> list[str]:
+    """Registered models that the checkpoint fits: of `class_name` if there are any, else of another class."""
+    shapes = {name: torch.empty(tensor.shape, device="meta") for name, tensor in state.items()}
+    known = _known(state, class_name)
+    for other, source in known:
+        if fitting := fitting_models(source.convert(shapes), {other}):
+            return fitting
+    # Our own names do not tell the family.
+    ours = not known and "head.projection.weight" in state
+    return fitting_models(shapes, FAMILIES.keys()) if ours else []
+
+
+def _known(state: Mapping[str, Tensor], class_name: str) -> list[tuple[str, Source]]:
+    """The classes whose weights these can be by their names, the likeliest first, and the source of each."""
+    found = [(other, source) for other, family in FAMILIES.items() if (source := _recognise(state, family))]
+    # PySlowFast's names are a common form that several families share: the others tell more.
+    return sorted(found, key=lambda pair: (pair[0] != class_name, pair[1].name == "slowfast"))
+
+
 def _recognise(state: Mapping[str, Tensor], family: Family) -> Source | None:
     return next((source for source in family.sources if source.matches(state)), None)
 
 
-def _explain(where: str, model: nn.Module, info: LoadInfo, misfits: Sequence[str], strict: bool) -> str:
+def _explain(where: str, model: nn.Module, info: LoadInfo, misfits: Sequence[str]) -> str:
     parts = []
     if misfits:
         parts.append(f"{len(misfits)} of another shape: {_some(misfits)}")
@@ -174,15 +204,9 @@ def _explain(where: str, model: nn.Module, info: LoadInfo, misfits: Sequence[str
         parts.append(f"{len(info.missing)} missing from it: {_some(info.missing)}")
     if info.unexpected:
         parts.append(f"{len(info.unexpected)} that the model does not have: {_some(info.unexpected)}")
-    only_head = strict and not info.unexpected and not info.missing
-    only_head = only_head and all(misfit.startswith("head.") for misfit in misfits)
-    if only_head:
-        advice = "Build the model with the checkpoint's num_classes, or use strict=False to keep a new head"
-    else:
-        advice = "Build the model (name, sizes, options) that the checkpoint was trained as"
     return (
         f"{where} ({info.source} names) does not fit {type(model).__name__}: {len(info.matched)} parameters "
-        f"match; {'; '.join(parts)}. {advice}."
+        f"match; {'; '.join(parts)}"
     )
 
 
