@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vidformers.layers.attention import attention
 from vidformers.layers.checks import check_counts, check_heads, check_rates, declared_size, height_and_width
 from vidformers.layers.conv import Conv3d
+from vidformers.layers.group_attention import GroupAttention
 from vidformers.layers.head import ClassifierHead
 from vidformers.layers.initialise import reset_pyramid
 from vidformers.layers.peg import PositionalEncodingGenerator
@@ -27,39 +26,20 @@ from vidformers.layers.sizes import Grid, triple
 from vidformers.models.registry import register_model
 
 
-class JointAttention(nn.Module):
+class JointAttention(GroupAttention):
     """Attention among all tokens. forward: (B, [1 +] T*H*W, dim), grid -> the same shape.
 
     `class_token_log_frames` adds log(T) to the key of token 0, the class token.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        *,
-        qkv_bias: bool,
-        dropout_rate: float,
-        class_token_log_frames: bool,
-    ):
-        super().__init__()
-        self.num_heads = num_heads
-        self.scale = (dim // num_heads) ** -0.5
+    def __init__(self, dim: int, num_heads: int, *, class_token_log_frames: bool, **arguments: Any):
+        super().__init__(dim, num_heads, **arguments)
         self.class_token_log_frames = class_token_log_frames
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
-        self.proj = nn.Linear(dim, dim)
-        self.proj_drop = nn.Dropout(dropout_rate)
 
-    def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        # (B, N, 3*heads*d) -> 3 x (B, heads, N, d)
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        bias = None
-        if self.class_token_log_frames:
-            bias = F.pad(q.new_full((1, 1, 1, 1), math.log(grid[0])), (0, x.shape[1] - 1))
-        out = attention(q, k, v, bias, self.scale)
-        return self.proj_drop(
-            self.proj(out.transpose(1, 2).flatten(2))
-        )  # (B, heads, N, d) -> (B, N, heads*d)
+    def forward(self, x: Tensor, grid: Grid) -> Tensor:  # type: ignore[override]
+        if not self.class_token_log_frames:
+            return super().forward(x, grid)
+        return super().forward(x, grid, num_prefix=1, prefix_logit=x.new_full((), math.log(grid[0])))
 
 
 class PatchEmbed(nn.Module):

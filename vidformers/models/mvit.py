@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vidformers.layers.checks import check_choice, check_counts, check_rates, checked_triple, height_and_width
+from vidformers.layers.clip import as_clip
 from vidformers.layers.drop_path import DropPath
 from vidformers.layers.head import ClassifierHead
 from vidformers.layers.initialise import reset_slowfast
@@ -244,11 +245,7 @@ class MViT(nn.Module):
         else:
             widths = schedule.checked_widths(block_widths, dim_mul, depth)
         q_stride_of = schedule.strides_by_block("pool_q_stride", pool_q_stride, depth)
-        kv_stride_of = schedule.strides_by_block("pool_kv_stride", pool_kv_stride, depth)
-        if pool_kv_stride_adaptive is not None:
-            if kv_stride_of:
-                raise ValueError("give pool_kv_stride or pool_kv_stride_adaptive, not both")
-            kv_stride_of = schedule.adaptive_strides(pool_kv_stride_adaptive, q_stride_of, depth)
+        kv_stride_of = schedule.key_value_strides(pool_kv_stride, pool_kv_stride_adaptive, q_stride_of, depth)
         kernel = None
         if pool_kvq_kernel is not None:
             kernel = checked_triple("pool_kvq_kernel", pool_kvq_kernel)
@@ -320,7 +317,7 @@ class MViT(nn.Module):
 
     def forward_tokens(self, clip: Tensor) -> tuple[Tensor, Grid]:
         """Clip -> tokens (B, [1 +] T'*H'*W', C) after the last block, not yet normed, and their grid."""
-        x, grid = self.patch_embed(self._as_clip(clip))
+        x, grid = self.patch_embed(as_clip(clip, self.in_channels))
         if self.cls_token is not None:
             x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         if self.position_embedding != "none":
@@ -403,20 +400,6 @@ class MViT(nn.Module):
 
     def _patches(self, x: Tensor) -> Tensor:
         return x if self.cls_token is None else x[:, 1:]
-
-    def _as_clip(self, clip: Tensor) -> Tensor:
-        if clip.ndim == 4:
-            clip = clip.unsqueeze(2)  # (B, C, H, W) -> (B, C, 1, H, W)
-        if clip.ndim != 5 or clip.shape[1] != self.in_channels:
-            raise ValueError(
-                f"expected a clip (B, {self.in_channels}, T, H, W) or images (B, {self.in_channels}, H, W), "
-                f"got shape {tuple(clip.shape)}"
-            )
-        if not clip.is_floating_point():
-            raise ValueError(
-                f"expected a normalised float clip, got {clip.dtype}; scale and normalise it first"
-            )
-        return clip
 
 
 def _check_same_grid(query_grid: Grid, skip_grid: Grid, grid: Grid) -> None:

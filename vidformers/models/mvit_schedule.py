@@ -92,10 +92,17 @@ def checked_widths(widths: Any, dim_mul: Any, depth: int) -> list[int]:
     return [int(width) for width in widths]
 
 
-def adaptive_strides(first: Any, q_stride_of: dict[int, Grid], depth: int) -> dict[int, Grid]:
-    """Key-value stride of every block: smaller where the map is, so that all stages have as many keys."""
-    stride = checked_triple("pool_kv_stride_adaptive", first)
-    strides = {}
+def key_value_strides(
+    pool_kv_stride: Any, pool_kv_stride_adaptive: Any, q_stride_of: dict[int, Grid], depth: int
+) -> dict[int, Grid]:
+    """Key-value strides by block: those given, or adaptive ones, smaller where the map is, so that all stages
+    have as many keys."""
+    strides = strides_by_block("pool_kv_stride", pool_kv_stride, depth)
+    if pool_kv_stride_adaptive is None:
+        return strides
+    if strides:
+        raise ValueError("give pool_kv_stride or pool_kv_stride_adaptive, not both")
+    stride = checked_triple("pool_kv_stride_adaptive", pool_kv_stride_adaptive)
     for i in range(depth):
         if i in q_stride_of:
             stride = floor_divided(stride, q_stride_of[i])

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vidformers.layers.checks import check_choice, check_counts, check_rates, checked_triple, height_and_width
+from vidformers.layers.clip import as_clip
 from vidformers.layers.drop_path import DropPath
 from vidformers.layers.head import ClassifierHead
 from vidformers.layers.initialise import reset_slowfast
@@ -277,11 +278,7 @@ class RevMViT(nn.Module):
         *heads_of, _ = all_heads = schedule.block_heads(num_heads, head_mul, depth + 1)
         factors = schedule.factors_by_block("dim_mul", dim_mul, depth + 1)
         q_stride_of = schedule.strides_by_block("pool_q_stride", pool_q_stride, depth)
-        kv_stride_of = schedule.strides_by_block("pool_kv_stride", pool_kv_stride, depth)
-        if pool_kv_stride_adaptive is not None:
-            if kv_stride_of:
-                raise ValueError("give pool_kv_stride or pool_kv_stride_adaptive, not both")
-            kv_stride_of = schedule.adaptive_strides(pool_kv_stride_adaptive, q_stride_of, depth)
+        kv_stride_of = schedule.key_value_strides(pool_kv_stride, pool_kv_stride_adaptive, q_stride_of, depth)
         kernel = None
         if pool_kvq_kernel is not None:
             kernel = checked_triple("pool_kvq_kernel", pool_kvq_kernel)
@@ -355,7 +352,7 @@ class RevMViT(nn.Module):
 
     def forward_streams(self, clip: Tensor) -> tuple[Tensor, Tensor, Grid]:
         """Clip -> both streams (B, T'*H'*W', C) after the last block, not yet normed, and their grid."""
-        x, grid = self.patch_embed(self._as_clip(clip))
+        x, grid = self.patch_embed(as_clip(clip, self.in_channels))
         if self.position_embedding != "none":
             x = x + self._position(grid)
         x = self.pos_drop(x)
@@ -423,20 +420,6 @@ class RevMViT(nn.Module):
         else:  # the fixed one is added twice, as PySlowFast's checkpoints expect
             patches = self.pos_embed * (2 if self.position_embedding == "sincos" else 1)
         return resize_joint(patches, self.grid, grid)
-
-    def _as_clip(self, clip: Tensor) -> Tensor:
-        if clip.ndim == 4:
-            clip = clip.unsqueeze(2)  # (B, C, H, W) -> (B, C, 1, H, W)
-        if clip.ndim != 5 or clip.shape[1] != self.in_channels:
-            raise ValueError(
-                f"expected a clip (B, {self.in_channels}, T, H, W) or images (B, {self.in_channels}, H, W), "
-                f"got shape {tuple(clip.shape)}"
-            )
-        if not clip.is_floating_point():
-            raise ValueError(
-                f"expected a normalised float clip, got {clip.dtype}; scale and normalise it first"
-            )
-        return clip
 
 
 def _mlp_of(argument: str, mode: str) -> tuple[float, float]:
