@@ -9,6 +9,7 @@ import vidformers as vf
 from tests.golden import build, find_cases, load_case
 from tests.golden_families.hiera import arguments
 from tests.golden_json import load_json
+from tests.models.parity import check_case, check_logits, check_moving_clip, logits, still
 from vidformers.analysis.complexity import count_flops, count_parameters
 from vidformers.models import Hiera
 from vidformers.models.hiera import MaskUnitAttention
@@ -32,40 +33,22 @@ MANIFESTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def logits_of(model: torch.nn.Module, clip: torch.Tensor) -> torch.Tensor:
-    with torch.no_grad():
-        return model(clip)
-
-
-def check(model: torch.nn.Module, clip: torch.Tensor, case: dict[str, Any]) -> None:
-    torch.testing.assert_close(logits_of(model, clip), case["logits"], atol=1e-5, rtol=0)
-    # float32 would hide a wrong LayerNorm eps.
-    exact = logits_of(model.double(), clip.double())
-    torch.testing.assert_close(exact, case["logits_fp64"], atol=1e-9, rtol=0)
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_logits(name: str) -> None:
-    case = load_case(name)
-    check(build(case), case["input"], case)
+    check_case(name)
 
 
 @pytest.mark.parametrize("num_frames", [1, 4, 7, 8])
 @pytest.mark.parametrize("name", IMAGE)
 def test_still_clip_gives_the_image_logits(name: str, num_frames: int) -> None:
+    check_case(name, num_frames)
     case = load_case(name)
-    clip = case["input"].unsqueeze(2).expand(-1, -1, num_frames, -1, -1)
-    check(build(case, num_frames), clip, case)
-    check(build(case, 8), clip, case)  # in pairs of frames, of which 7 leave half a pair
+    # In pairs of frames, of which 7 leave half a pair.
+    check_logits(build(case, 8), still(case["input"], num_frames), case)
 
 
 def test_moving_clip_is_more_than_its_frames() -> None:
-    case = load_case(IMAGE[0])
-    frames = [case["input"], case["input"].flip(-1), case["input"].roll(5, -1), -case["input"]]
-    image = build(case)
-    mean = torch.stack([logits_of(image, frame) for frame in frames]).mean(dim=0)
-    clip = torch.stack(frames, dim=2).repeat_interleave(2, dim=2)
-    assert (logits_of(build(case, 8), clip) - mean).abs().max() > 0.01
+    check_moving_clip(IMAGE[0])
 
 
 @pytest.mark.parametrize("manifest", MANIFESTS)
@@ -136,7 +119,7 @@ def test_weights_of_another_input_size() -> None:
     larger = Hiera(**found).eval()
     info = vf.load_weights(larger, case["state_dict"])
     assert info.resized + info.inflated == ["pos_embed"]
-    assert torch.isfinite(logits_of(larger, torch.randn(1, 3, 96, 64))).all()
+    assert torch.isfinite(logits(larger, torch.randn(1, 3, 96, 64))).all()
 
 
 def test_a_2d_kernel_tells_images_from_a_video_model_with_as_many_tokens() -> None:

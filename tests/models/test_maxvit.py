@@ -12,9 +12,12 @@ import torch
 from tests.golden import build, find_cases, load_case
 from tests.golden_families.maxvit import timm_arguments
 from tests.models.parity import (
+    average_taps,
+    check_any_size,
     check_case,
     check_moving_clip,
     check_published,
+    frames_seen,
     load_manifest,
     logits,
     manifests,
@@ -23,7 +26,6 @@ from tests.models.parity import (
 from vidformers.analysis.complexity import count_flops
 from vidformers.checkpoints import load_weights
 from vidformers.checkpoints.maxvit import convert
-from vidformers.layers.conv import Conv3d
 from vidformers.models import MaxViT, create_model
 from vidformers.models.maxvit import PartitionAttention, SqueezeExcite
 
@@ -58,11 +60,7 @@ def test_windows_and_grids_span_frames(kind: str, seen: list[list[int]]) -> None
     torch.manual_seed(0)
     options = {"mlp_ratio": 2.0, "dropout_rate": 0.0, "drop_path_rate": 0.0, "norm_eps": 1e-5}
     block = PartitionAttention(dim=8, head_dim=4, kind=kind, size=(2, 2, 2), **options)
-    x = torch.randn(1, 4, 4, 4, 8, requires_grad=True)
-    out = block(x)
-    for t in range(4):
-        (gradient,) = torch.autograd.grad(out[:, t].square().sum(), x, retain_graph=True)
-        assert gradient.abs().amax(dim=(0, 2, 3, 4)).nonzero().flatten().tolist() == seen[t]
+    assert frames_seen(block, 8) == seen
 
 
 def rebuilt(case: dict[str, Any], num_frames: int, **changed: Any) -> MaxViT:
@@ -95,10 +93,7 @@ def test_a_mean_over_taps_would_fade_at_the_ends() -> None:
     """What inflation must not do to kernels that meet zeros beyond the first and the last frame."""
     case = load_case(CASES[0])
     model = rebuilt(case, 8)
-    for module in model.modules():
-        if isinstance(module, Conv3d):
-            mean = module.weight.detach().mean(dim=2, keepdim=True)
-            module.weight.data = mean.expand_as(module.weight).contiguous()
+    average_taps(model)
     assert (logits(model, still(case["input"], 8)) - case["logits"]).abs().max() > 1e-2
 
 
@@ -161,15 +156,8 @@ def test_other_variants_say_so() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 8, 8), (3, 37, 50), (9, 64, 30)])
-def test_any_size(size: tuple[int, ...]) -> None:
-    torch.manual_seed(0)
-    model = create_model("maxvit_tiny").eval()
-    clip = torch.randn(1, 3, *size, requires_grad=True)
-    features = model.forward_features(clip)
-    T, H, W = (-(-n // s) for n, s in zip(size, (2, 16, 16), strict=True))
-    assert features.shape == (1, T, H, W, 64)
-    features.square().sum().backward()
-    assert torch.isfinite(clip.grad).all()
+def test_any_size(size: tuple[int, int, int]) -> None:
+    check_any_size(create_model("maxvit_tiny"), size)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import torch
 from tests.golden import COPIES, build, find_cases, load_case
 from tests.golden_families.swin import arguments
 from tests.golden_json import load_json
+from tests.models.parity import check_case, logits, still
 from vidformers.analysis.complexity import count_flops
 from vidformers.checkpoints import load_weights, to_our_names
 from vidformers.checkpoints.swin import adapt
@@ -26,33 +27,16 @@ MANIFESTS = sorted(
 )
 
 
-def logits(model: torch.nn.Module, clip: torch.Tensor) -> torch.Tensor:
-    with torch.no_grad():
-        return model(clip)
-
-
-def still(case: dict[str, Any], num_frames: int) -> torch.Tensor:
-    return case["input"].unsqueeze(2).expand(-1, -1, num_frames, -1, -1)
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_logits(name: str) -> None:
-    case = load_case(name)
-    model = build(case)
-    torch.testing.assert_close(logits(model, case["input"]), case["logits"], atol=1e-5, rtol=0)
-    exact = logits(model.double(), case["input"].double())
-    torch.testing.assert_close(exact, case["logits_fp64"], atol=1e-9, rtol=0)
+    check_case(name)
 
 
 @pytest.mark.parametrize("num_frames", [1, 4, 5, 7, 8])
 @pytest.mark.parametrize("name", IMAGE)
 def test_still_clip_gives_the_image_logits(name: str, num_frames: int) -> None:
     """5 and 7 frames fill neither a tubelet nor a window of 2."""
-    case = load_case(name)
-    model, clip = build(case, num_frames=num_frames), still(case, num_frames)
-    torch.testing.assert_close(logits(model, clip), case["logits"], atol=1e-5, rtol=0)
-    exact = logits(model.double(), clip.double())
-    torch.testing.assert_close(exact, case["logits_fp64"], atol=1e-9, rtol=0)
+    check_case(name, num_frames)
 
 
 @pytest.mark.parametrize(("window", "num_frames"), [(4, 3), (4, 6), (3, 7), (8, 16)])
@@ -64,7 +48,7 @@ def test_still_clip_in_other_windows(window: int, num_frames: int) -> None:
     model = Swin(**{**_arguments(case, 1), **changed})
     info = load_weights(model, case["state_dict"])
     assert any(name.endswith("position_bias.table") for name in info.inflated)
-    clip = still(case, num_frames).double()
+    clip = still(case["input"], num_frames).double()
     exact = logits(model.double().eval(), clip)
     torch.testing.assert_close(exact, case["logits_fp64"], atol=1e-9, rtol=0)
 
@@ -79,7 +63,7 @@ def test_inexact_choices_are_seen() -> None:
     for wrong in ({"pad_mask": "none"}, {"patch_time_padding": "zero"}):
         model = Swin(**{**_arguments(case, 5), **wrong}).eval()
         load_weights(model, case["state_dict"])
-        assert (logits(model, still(case, 5)) - case["logits"]).abs().max() > 1e-2
+        assert (logits(model, still(case["input"], 5)) - case["logits"]).abs().max() > 1e-2
 
 
 def test_moving_clip_is_not_the_mean_of_its_frames() -> None:

@@ -9,9 +9,10 @@ import torch
 import yaml
 
 import vidformers as vf
-from tests.golden import build, find_cases, load_case
+from tests.golden import find_cases, load_case
 from tests.golden_families.vision_transformer import arguments
 from tests.golden_json import load_json
+from tests.models.parity import check_case, check_logits, check_moving_clip, logits, still
 from vidformers.analysis.complexity import count_flops, count_parameters
 from vidformers.config.pyslowfast import mvit_arguments
 from vidformers.models import VisionTransformer
@@ -32,34 +33,16 @@ MANIFESTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def logits_of(model: torch.nn.Module, clip: torch.Tensor) -> torch.Tensor:
-    with torch.no_grad():
-        return model(clip)
-
-
-def still(image: torch.Tensor, num_frames: int) -> torch.Tensor:
-    return image.unsqueeze(2).expand(-1, -1, num_frames, -1, -1)
-
-
-def check(model: torch.nn.Module, clip: torch.Tensor, case: dict[str, Any]) -> None:
-    torch.testing.assert_close(logits_of(model, clip), case["logits"], atol=1e-5, rtol=0)
-    # float32 would hide a wrong LayerNorm eps.
-    exact = logits_of(model.double(), clip.double())
-    torch.testing.assert_close(exact, case["logits_fp64"], atol=1e-9, rtol=0)
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_logits(name: str) -> None:
-    case = load_case(name)
-    check(build(case), case["input"], case)
+    check_case(name)
 
 
 @pytest.mark.parametrize("num_frames", [1, 4, 7, 8])
 @pytest.mark.parametrize("name", IMAGE)
 def test_still_clip_gives_the_image_logits(name: str, num_frames: int) -> None:
     """In tubelets of two frames, the last of 7 being filled up."""
-    case = load_case(name)
-    check(build(case, num_frames), still(case["input"], num_frames), case)
+    check_case(name, num_frames)
 
 
 @pytest.mark.parametrize("num_frames", [1, 3, 10])
@@ -87,10 +70,10 @@ def test_other_video_models_of_the_same_image_weights(changes: dict[str, Any], n
     assert ("time_embed" in info.inflated) == ("position_embedding" not in changes)
     assert ("blocks.0.temporal_attn.qkv.weight" in info.inflated) == (changes.get("attention") == "divided")
     clip = still(case["input"], num_frames)
-    torch.testing.assert_close(logits_of(model.eval(), clip), case["logits"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(logits(model.eval(), clip), case["logits"], atol=1e-5, rtol=0)
     # In float64 from the start: a third of a kernel is rounded.
     vf.load_weights(model.double(), {key: value.double() for key, value in case["state_dict"].items()})
-    torch.testing.assert_close(logits_of(model, clip.double()), case["logits_fp64"], atol=1e-9, rtol=0)
+    torch.testing.assert_close(logits(model, clip.double()), case["logits_fp64"], atol=1e-9, rtol=0)
 
 
 def test_shared_class_token_without_its_correction_is_not_exact() -> None:
@@ -98,16 +81,11 @@ def test_shared_class_token_without_its_correction_is_not_exact() -> None:
     case = load_case("vit/vit_cls")
     model = VisionTransformer(**{**arguments(case, 8)[1], "class_token_log_frames": False}).eval()
     vf.load_weights(model, case["state_dict"])
-    assert (logits_of(model, still(case["input"], 8)) - case["logits"]).abs().max() > 0.05
+    assert (logits(model, still(case["input"], 8)) - case["logits"]).abs().max() > 0.05
 
 
 def test_moving_clip_is_more_than_its_frames() -> None:
-    case = load_case("vit/vit_cls")
-    frames = [case["input"], case["input"].flip(-1), case["input"].roll(5, -1), -case["input"]]
-    image = build(case)
-    mean = torch.stack([logits_of(image, frame) for frame in frames]).mean(dim=0)
-    clip = torch.stack(frames, dim=2).repeat_interleave(2, dim=2)
-    assert (logits_of(build(case, 8), clip) - mean).abs().max() > 0.01
+    check_moving_clip("vit/vit_cls")
 
 
 @pytest.mark.parametrize("name", SLOWFAST)
@@ -118,7 +96,7 @@ def test_pyslowfast_vit(name: str) -> None:
     ours = {key: theirs[key] for key in (*same, "num_heads", "mean_pooling", "position_embedding")}
     model = VisionTransformer(**ours).eval()
     assert vf.load_weights(model, case["state_dict"]).source == "slowfast"
-    torch.testing.assert_close(logits_of(model, case["input"]), case["logits"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(logits(model, case["input"]), case["logits"], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("manifest", MANIFESTS)
@@ -158,12 +136,12 @@ def test_timesformer_files_carry_prefixes_and_other_sizes() -> None:
     wrapped = {"model_state": {f"model.{name}": value for name, value in case["state_dict"].items()}}
     same = VisionTransformer(**found).eval()
     assert vf.load_weights(same, wrapped).source == "timesformer"
-    check(same, case["input"], case)
+    check_logits(same, case["input"], case)
     larger = VisionTransformer(**{**found, "num_frames": 6, "image_size": (32, 64)})
     assert set(vf.load_weights(larger, wrapped).resized) == {"pos_embed", "time_embed"}
     # A model built for the size interpolates as one does that meets the size in a clip.
     clip = torch.randn(1, 3, 6, 32, 64)
-    torch.testing.assert_close(logits_of(larger.eval(), clip), logits_of(same.float(), clip))
+    torch.testing.assert_close(logits(larger.eval(), clip), logits(same.float(), clip))
 
 
 def loaded_size(
@@ -202,7 +180,7 @@ def test_joint_positions_of_another_size(
     clip = torch.randn(1, 3, wanted[0], wanted[1], wanted[1])
     # A single frame is resized in two dimensions, bicubic; a model meets it in three, trilinear.
     if stored[0] > 1:
-        torch.testing.assert_close(logits_of(second, clip), logits_of(first, clip))
+        torch.testing.assert_close(logits(second, clip), logits(first, clip))
 
 
 def test_joint_positions_of_an_image_of_another_size() -> None:
@@ -256,7 +234,7 @@ def test_any_size(position: str, attention: str, class_token: bool) -> None:
     ).eval()
     for size, grid in (((5, 33, 50), (3, 5, 7)), ((1, 4, 20), (1, 1, 3))):
         clip = torch.randn(2, 3, *size)
-        assert logits_of(model, clip).shape == (2, 10)
+        assert logits(model, clip).shape == (2, 10)
         with torch.no_grad():
             assert model.forward_features(clip).shape == (2, *grid, 48)
 
@@ -281,7 +259,7 @@ def test_the_fixed_table_follows_the_weights_that_are_loaded(position: str) -> N
         half = vf.create_model("vit_tiny", **arguments).eval()
     half.load_state_dict(model.to(torch.bfloat16).state_dict(), assign=True)
     clip = torch.randn(1, 3, 2, 64, 64, dtype=torch.bfloat16)
-    torch.testing.assert_close(logits_of(pickle.loads(pickle.dumps(half)), clip), logits_of(model, clip))
+    torch.testing.assert_close(logits(pickle.loads(pickle.dumps(half)), clip), logits(model, clip))
 
 
 @pytest.mark.parametrize(
