@@ -48,7 +48,7 @@ def check_moving_clip(name: str) -> None:
 
 
 def check_any_size(model: nn.Module, size: tuple[int, int, int]) -> None:
-    """Features, and gradients of the clip, of a model with tokens of 2 frames and 16 x 16 pixels, rounded up."""
+    """Of a model with tokens of 2 frames and 16 x 16 pixels: features, sizes rounded up, and gradients."""
     clip = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0)).requires_grad_()
     features = model.eval().forward_features(clip)
     grid = [-(-n // step) for n, step in zip(size, (2, 16, 16), strict=True)]
