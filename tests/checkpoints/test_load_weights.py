@@ -312,6 +312,61 @@ def test_another_class_count() -> None:
     torch.testing.assert_close(model.norm.weight, weights["norm.weight"])
 
 
+def pretrained(name: str, encoder: str, last_norm: str, decoder: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a fine-tuned model under the names that they have in masked pre-training."""
+    state = {n: t for n, t in randomised(tiny(name)).state_dict().items() if not n.startswith("head.")}
+    norm = {"norm.weight", "norm.bias"} if "norm.weight" in state else {"fc_norm.weight", "fc_norm.bias"}
+    renamed = {last_norm + n.rpartition(".")[2] if n in norm else encoder + n: t for n, t in state.items()}
+    return {**renamed, **decoder}
+
+
+@pytest.mark.parametrize(
+    ("name", "encoder", "last_norm", "decoder", "norm", "bias"),
+    [
+        (
+            "videomae_b",
+            "encoder.",
+            "encoder.norm.",
+            ["mask_token", "encoder_to_decoder.weight", "decoder.blocks.0.norm1.weight", "decoder.head.bias"],
+            "fc_norm",
+            0.0,
+        ),
+        (
+            "hiera_b",
+            "",
+            "encoder_norm.",
+            [
+                "mask_token",
+                "decoder_pos_embed",
+                "decoder_blocks.0.norm1.weight",
+                "multi_scale_fusion_heads.0.bias",
+            ],
+            "norm",
+            0.02,
+        ),
+    ],
+)
+def test_masked_pretraining_to_fine_tune_from(
+    name: str, encoder: str, last_norm: str, decoder: list[str], norm: str, bias: float
+) -> None:
+    """The encoder without the decoder; the last norm, which was the decoder's, and the head start anew."""
+    state = pretrained(name, encoder, last_norm, {entry: torch.zeros(3) for entry in decoder})
+    model = randomised(tiny(name), seed=2)
+    head = model.head.projection.weight.clone()
+    info = load_weights(model, {"model": state}, strict=False)
+    assert info.missing == ["head.projection.weight", "head.projection.bias"]
+    assert not info.unexpected and not info.resized
+    torch.testing.assert_close(model.head.projection.weight, head)
+    torch.testing.assert_close(model.blocks[1].mlp.fc1.weight, state[f"{encoder}blocks.1.mlp.fc1.weight"])
+    found = model.get_submodule(norm)
+    assert found.weight.unique().tolist() == [1.0]
+    assert found.bias.unique().tolist() == pytest.approx([bias])
+    with pytest.raises(
+        ValueError, match=r"2 missing from it: head.projection.weight.* load with strict=False"
+    ):
+        load_weights(model, state)
+
+
 def test_not_strict_lists_and_logs_what_differs(caplog: pytest.LogCaptureFixture) -> None:
     weights = randomised(mvit()).state_dict()
     del weights["norm.bias"]

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from vidformers.checkpoints.families import FAMILIES
 from vidformers.models.registry import create_model, list_models, model_arguments, model_class
 
+_HEAD = {"head.projection.weight", "head.projection.bias"}
+
 
 def fitting_models(state: Mapping[str, Tensor], class_names: Collection[str]) -> list[str]:
     """Calls of `create_model`, as text, for the registered models of these classes that `state` fits.
@@ -38,11 +40,12 @@ def _changes(shapes: dict[str, Tensor], name: str, class_name: str) -> int | Non
     except ValueError:  # position tables that it cannot make sense of
         return None
     target = model.state_dict()
-    if adapted.state.keys() != target.keys():
+    # A pre-trained model has no classifier.
+    if adapted.state.keys() ^ target.keys() not in (set(), _HEAD):
         return None
     changes = 0
     for key, tensor in adapted.state.items():
-        first = 1 if key.startswith("head.projection.") else 0  # any number of classes
+        first = 1 if key in _HEAD else 0  # any number of classes
         if tensor.shape[first:] != target[key].shape[first:]:
             return None
         changes += key not in shapes or shapes[key].shape != tensor.shape
@@ -56,7 +59,8 @@ def _on_meta(name: str) -> nn.Module:
 
 
 def _call(name: str, shapes: Mapping[str, Tensor]) -> str:
-    num_classes = shapes["head.projection.weight"].shape[0]
-    if num_classes == model_arguments(name)["num_classes"]:
-        return f"create_model({name!r})"
-    return f"create_model({name!r}, num_classes={num_classes})"
+    default = model_arguments(name)["num_classes"]
+    head = shapes.get("head.projection.bias")
+    num_classes = default if head is None else len(head)
+    other = "" if num_classes == default else f", num_classes={num_classes}"
+    return f"create_model({name!r}{other})"

@@ -3,10 +3,15 @@
 import re
 from collections.abc import Iterable
 
+import torch
+from torch import Tensor
+
 from vidformers.checkpoints.family import Source
 
 # Only a hierarchy has this Linear beside the attention; MViT's has more (pools, norms of q, position tables).
 _WIDENING = re.compile(r"blocks\.\d+\.proj\.weight")
+# What masked pre-training adds.
+_DECODER = ("decoder_", "encoder_norm.", "mask_token", "multi_scale_fusion_heads.")
 
 
 def matches(names: Iterable[str]) -> bool:
@@ -16,4 +21,17 @@ def matches(names: Iterable[str]) -> bool:
     return "patch_embed.proj.weight" in names and "cls_token" not in names and widens and not pools
 
 
-SOURCE = Source("hiera", matches, dict)  # the names are the same
+def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The official state dict -> ours: the same names.
+
+    Of a pre-trained model without the decoder and, as it has none, without a head. Its last norm served the
+    decoder: as in the official code, ours starts anew.
+    """
+    converted = {name: tensor for name, tensor in state.items() if not name.startswith(_DECODER)}
+    if "encoder_norm.weight" in state:
+        converted["norm.weight"] = torch.ones_like(state["encoder_norm.weight"])
+        converted["norm.bias"] = torch.full_like(state["encoder_norm.bias"], 0.02)
+    return converted
+
+
+SOURCE = Source("hiera", matches, convert)

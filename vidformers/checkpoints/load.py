@@ -104,8 +104,10 @@ def load_weights(
     info.inflated = [name for name in adapted.inflated if name in loaded]
 
     if misfits or not loaded or (strict and (info.missing or info.unexpected)):
-        only_head = strict and not info.missing and not info.unexpected
-        if only_head and all(misfit.startswith("head.") for misfit in misfits):
+        only_head = not info.unexpected and all(n.startswith("head.") for n in (*misfits, *info.missing))
+        if strict and only_head and info.missing:
+            advice = "Weights without a classifier load with strict=False, which keeps the model's"
+        elif strict and only_head:
             advice = "Build it with the checkpoint's num_classes, or use strict=False to keep a new head"
         else:
             advice = _advice(_fitting(state, class_name))

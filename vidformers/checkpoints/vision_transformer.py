@@ -43,6 +43,11 @@ def matches_videomae(names: Iterable[str]) -> bool:
     return _is_vit(names) and "blocks.0.attn.q_bias" in names
 
 
+def matches_videomae_pretraining(names: Iterable[str]) -> bool:
+    wanted = {"encoder.patch_embed.proj.weight", "encoder.blocks.0.attn.q_bias", "encoder_to_decoder.weight"}
+    return wanted <= set(names)
+
+
 def matches_timm(names: Iterable[str]) -> bool:
     """Also TimeSformer's space-only model, whose names are the same."""
     names = _plain(names)
@@ -65,6 +70,18 @@ def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
         ours = _RENAMED.get(plain, plain).replace(".ls1.gamma", ".gamma_1").replace(".ls2.gamma", ".gamma_2")
         converted[ours] = state[name]
     return converted
+
+
+def convert_videomae_pretraining(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The encoder of VideoMAE's pre-training -> ours, without the head, which it lacks.
+
+    As in the official fine-tuning its last norm, which served the decoder, is left out: that one starts anew.
+    """
+    found = {name.removeprefix("encoder."): t for name, t in state.items() if name.startswith("encoder.")}
+    weight = found.pop("norm.weight")
+    del found["norm.bias"]
+    found["fc_norm.weight"], found["fc_norm.bias"] = torch.ones_like(weight), torch.zeros_like(weight)
+    return convert(found)
 
 
 def convert_slowfast(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -182,6 +199,7 @@ def _joint_grid(num_tokens: int, grid: Grid, of_images: bool, may_be_images: boo
 SOURCES = (
     Source("timesformer", matches_timesformer, convert),
     Source("videomae", matches_videomae, convert),
+    Source("videomae", matches_videomae_pretraining, convert_videomae_pretraining),
     Source("slowfast", matches_slowfast, convert_slowfast),
     Source("timm", matches_timm, convert),
 )
