@@ -9,6 +9,7 @@ Legend: n videos, M columns (clean and each perturbation), D draws, R resamples,
 
 import importlib
 from collections.abc import Sequence
+from functools import cache
 from math import gcd, log2, sqrt
 from typing import Any
 
@@ -69,6 +70,7 @@ def accuracy_interval(hits: np.ndarray, *, num_draws: int) -> tuple[float, float
     return float(low), float(high)
 
 
+@cache  # 2 ms each, and the classes of a perturbation repeat the same few pairs of counts
 def mcnemar_exact(*, lost: int, gained: int) -> float:
     """Two-sided p-value of McNemar's exact test from the discordant pairs."""
     stats = import_analysis("scipy.stats")
