@@ -10,6 +10,8 @@ from pathlib import Path
 
 import simplejson
 
+from vidformers.files import write_text_atomically
+
 
 def say(message: str) -> None:
     """Print one message for people, above a running progress bar if there is one."""
@@ -17,16 +19,6 @@ def say(message: str) -> None:
 
     tqdm.write(message, file=sys.stdout)
     sys.stdout.flush()
-
-
-def write_text_atomically(path: Path, text: str) -> None:
-    """Write `text` so that a reader (or a crash) sees the old file or the new one, never half of it."""
-    temporary = path.with_name(path.name + ".part")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -1,0 +1,87 @@
+"""Strips of frames: what the model was shown, clean and under each perturbation, as HTML for report.html."""
+
+import base64
+import hashlib
+import io
+from collections.abc import Mapping
+
+import numpy as np
+from markupsafe import Markup
+
+_FRAME_HEIGHT = 72  # pixels stored, at most
+
+
+def _data_uri(frame: np.ndarray) -> str:
+    """(h, w, 3) uint8 as a JPEG of at most `_FRAME_HEIGHT` rows."""
+    from PIL import Image
+
+    image = Image.fromarray(frame)
+    image.thumbnail((4 * _FRAME_HEIGHT, _FRAME_HEIGHT), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=88, subsampling=0)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def source_positions(clips: Mapping[str, np.ndarray]) -> dict[str, list[int | None]]:
+    """For each frame of each clip, the position in the first clip that holds the same pixels; None: nowhere.
+
+    Of several such positions (a still scene), its own if that is one, else the first.
+    """
+    clean = [frame.tobytes() for frame in next(iter(clips.values()))]
+    first: dict[bytes, int] = {}
+    for position, pixels in enumerate(clean):
+        first.setdefault(pixels, position)
+    positions = {}
+    for name, clip in clips.items():
+        frames = [frame.tobytes() for frame in clip]
+        positions[name] = [
+            slot if slot < len(clean) and pixels == clean[slot] else first.get(pixels)
+            for slot, pixels in enumerate(frames)
+        ]
+    return positions
+
+
+def render_strips(clips: Mapping[str, np.ndarray]) -> Markup:
+    """One row of frames for each clip, aligned, each frame with the position it was filmed at.
+
+    clips: name -> uint8 (T, h, w, 3), the clean clip first. Each different frame is stored once, so that
+    twenty perturbations of one clip cost little more than the clip. Raises ValueError on other arrays.
+    """
+    for name, clip in clips.items():
+        if clip.dtype != np.uint8 or clip.ndim != 4 or clip.shape[-1] != 3:
+            raise ValueError(
+                f"got {name} as {clip.dtype} {clip.shape}; wanted uint8 (T, height, width, 3); try "
+                "the frames before normalisation"
+            )
+    length = len(next(iter(clips.values())))
+    positions = source_positions(clips)
+    images: dict[str, str] = {}
+    rows = []
+    for name, clip in clips.items():
+        cells = []
+        for frame, position in zip(clip, positions[name], strict=True):
+            height, width = frame.shape[:2]
+            key = "frame-" + hashlib.sha256(repr(frame.shape).encode() + frame.tobytes()).hexdigest()[:12]
+            images.setdefault(key, _data_uri(np.ascontiguousarray(frame)))
+            # The bar's hue says where in the clip the frame belongs, so that disorder is seen at a glance.
+            place = Markup("") if position is None else Markup(
+                ' style="--place:{}%"').format(round(100 * position / max(length - 1, 1)))  # fmt: skip
+            label = "not a frame of the clean clip" if position is None else f"frame {position}"
+            text = "–" if position is None else position
+            cells.append(
+                Markup(
+                    '<li{place}><span class="frame {key}" role="img" aria-label="{label}" '
+                    'style="aspect-ratio:{width}/{height}"></span><span class="position" aria-hidden="true">'
+                    "{text}</span></li>"
+                ).format(place=place, key=key, label=label, width=width, height=height, text=text)
+            )
+        rows.append(
+            Markup('<div class="strip"><h4>{}</h4><ol>{}</ol></div>').format(name, Markup("").join(cells))
+        )
+    styles = Markup("").join(
+        Markup(".{}{{background-image:url({})}}\n").format(key, Markup(uri)) for key, uri in images.items()
+    )
+    return Markup(
+        '<style>\n{}</style><div class="scroll strips" tabindex="0" role="region" '
+        'aria-label="Strips of frames">{}</div>'
+    ).format(styles, Markup("").join(rows))

@@ -1,0 +1,316 @@
+"""The temporal ablation in words: ten lines to quote (summary.md) and the table that a run prints."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vidformers.report.summary import (
+    CONTROL_KINDS,
+    Summary,
+    group_names,
+    interval,
+    kind,
+    one_line,
+    p_text,
+    percent,
+    reference_perturbation,
+    shown_perturbations,
+    signed,
+)
+
+WIDTH = 110  # columns of the printed table
+_MAX_NAME = 26
+_MAX_DROPS = 3
+
+
+def _code(name: str) -> str:
+    """A name as Markdown code, within which nothing else is markup."""
+    return "`" + one_line(name, 60).replace("`", "'") + "`"
+
+
+def _between(value: Sequence[float | None] | None, digits: int = 1) -> str:
+    ends = interval(value)
+    return f"{ends[0]:.{digits}f} to {ends[1]:.{digits}f}" if ends else "not computed"
+
+
+def _change(row: Mapping[str, Any]) -> str:
+    return f"{signed(row['delta'])} points ({_between(row['delta_interval'])})"
+
+
+def _covers(value: Sequence[float | None] | None, number: float) -> bool:
+    ends = interval(value)
+    return ends is not None and ends[0] <= number <= ends[1]
+
+
+def _falls(row: Mapping[str, Any]) -> bool:
+    ends = interval(row["delta_interval"])
+    return ends is not None and ends[1] < 0
+
+
+def _model(summary: Summary) -> str:
+    return str(summary.get("model", "model"))
+
+
+def _clean_line(summary: Summary) -> str:
+    clean, failed = summary["clean"], summary["num_failed"]
+    line = (
+        f"{_code(_model(summary))}: clean top-1 {percent(clean['top1'])} % (95 % interval "
+        f"{_between(clean['top1_interval'])}) on {summary['num_videos']} videos of "
+        f"{summary['num_classes']} classes"
+    )
+    if failed:
+        line += f" ({failed} more could not be read and count nowhere)"
+    line += f"; chance {percent(summary['chance'])} %"
+    if floor := summary["static_floor"]:
+        line += f", its own static floor ({_code(floor['perturbation'])}) {percent(floor['top1'])} %"
+    return line + "."
+
+
+def _drop_lines(summary: Summary) -> list[str]:
+    """The perturbations that cost most, the one that stands for order first."""
+    reference = reference_perturbation(summary)
+    rows = [
+        row
+        for row in shown_perturbations(summary)
+        if row is not reference and row["delta"] is not None and kind(row["name"]) not in CONTROL_KINDS
+    ]
+    rows = sorted(rows, key=lambda row: row["delta"])[:_MAX_DROPS]
+    lines = []
+    for row in [*([reference] if reference else []), *rows]:
+        p = row["p_value_holm"]
+        line = f"{_code(row['name'])}: {_change(row)} to {percent(row['top1'])} %, {p_text(p)}"
+        if row["flip_rate"] is not None:
+            line += f"; {percent(row['flip_rate'])} % of the answers change"
+        if row["swap_rate"] is not None and row["swap_rate"] >= 10:
+            line += f", {percent(row['swap_rate'])} % are the class of the reversed video"
+        lines.append(line + ".")
+    return lines
+
+
+def _score(name: str, score: Mapping[str, Any] | None) -> str:
+    if score is None or score["value"] is None:
+        return f"{name} not reported (the clean accuracy is not clearly above that floor)"
+    return f"{name} {score['value']:.2f} ({_between(score['interval'], 2)})"
+
+
+def _order_score_line(summary: Summary) -> str:
+    reference = reference_perturbation(summary)
+    if reference is None:
+        return "Order score: no perturbation of the order was run."
+    chance = _score("above chance", reference["order_score_chance"])
+    static = _score("above the static floor", reference["order_score_static"])
+    return (
+        f"Order score of {_code(reference['name'])}, the share of the accuracy that it takes (0 blind to "
+        f"order, 1 all): {chance}, {static}."
+    )
+
+
+def _range_line(summary: Summary) -> str:
+    parts = []
+    for name, what in (("block_shuffle", "blocks"), ("local_shuffle", "windows")):
+        curve = (summary["range_curves"] or {}).get(name)
+        if curve and curve["half_effect_frames"] is not None:
+            seconds = curve["half_effect_seconds"]
+            time = f" ({seconds:.2g} s)" if seconds is not None else ""
+            parts.append(f"{what} of {curve['half_effect_frames']:.2g} frames{time} (`{name}`)")
+    if not parts:
+        return "Range: the half-effect length was not reached by the sizes that were run."
+    return "Range: half of the full effect at " + " and at ".join(parts) + "."
+
+
+def meaning(summary: Summary) -> str:
+    """What follows from the intervals about the use of order, and no more than that."""
+    row = reference_perturbation(summary)
+    if row is None or interval(row["delta_interval"]) is None:
+        return "no perturbation of the order has an interval, so nothing is said about order."
+    name, chance = _code(row["name"]), summary["chance"]
+    clean = interval(summary["clean"]["top1_interval"])
+    if clean and clean[0] <= chance:
+        return (
+            "the clean accuracy is not told from chance, so there is nothing that a perturbation could take."
+        )
+    if not _falls(row):
+        detectable = row["smallest_detectable_difference"]
+        power = f" (a fall of {detectable:.1f} points would have been seen)" if detectable is not None else ""
+        rises = (interval(row["delta_interval"]) or (0, 0))[0] > 0
+        what = "rises" if rises else "is unchanged within its interval"
+        flips = row["flip_rate"] or 0.0
+        aside = f", though {percent(flips)} % of the answers change" if flips >= 5 else ""
+        return (
+            f"under {name} the accuracy {what}{power}{aside}: no sign that it rests on the order of frames."
+        )
+    caveat = (
+        " A perturbed clip is also unlike those of the training, so this rather overstates than understates "
+        "what order is worth."
+    )
+    if _covers(row["top1_interval"], chance):
+        return f"under {name} the accuracy is at chance: all of it rests on the order of frames.{caveat}"
+    floor = summary["static_floor"]
+    if floor and floor["top1"] is not None and _covers(row["top1_interval"], floor["top1"]):
+        return (
+            f"under {name} the model is as good as on one frozen frame, and better on clips in order: what "
+            f"it gains from video it gains from order.{caveat}"
+        )
+    return (
+        f"a part of the accuracy rests on the order of frames, and a part does not: {name} takes the first."
+        f"{caveat}"
+    )
+
+
+def _comparison_lines(summary: Summary) -> list[str]:
+    """One line about the other model of ABLATION.COMPARE, if there is one."""
+    comparison, reference = summary.get("comparison"), reference_perturbation(summary)
+    rows = comparison["perturbations"] if comparison else []
+    row = next((row for row in rows if reference and row["name"] == reference["name"]), None)
+    if comparison is None or row is None or row["difference"] is None:
+        return []
+    return [
+        f"Compared with the other model on the {comparison['num_shared']} videos of both: "
+        f"{_code(row['name'])} changes this one by {signed(row['delta_a'])} and that one by "
+        f"{signed(row['delta_b'])} points, a difference of {signed(row['difference'])} "
+        f"({_between(row['difference_interval'])}), {p_text(row['p_value_holm'])}."
+    ]
+
+
+def _controls_line(summary: Summary) -> str:
+    rows = [row for row in summary["perturbations"] if kind(row["name"]) in CONTROL_KINDS]
+    if not rows:
+        return "Controls: none was run."
+    return "Controls: " + ", ".join(f"{_code(row['name'])} {_change(row)}" for row in rows) + "."
+
+
+def _method_line(summary: Summary) -> str:
+    draws = sorted({row["num_draws"] for row in summary["perturbations"]})
+    rows = [row["smallest_detectable_difference"] for row in summary["perturbations"]]
+    detectable = max((value for value in rows if value is not None), default=None)
+    line = (
+        f"Method: {' or '.join(map(str, draws))} draws a perturbation, seed {summary['seed']}, 95 % "
+        f"intervals from {summary['num_resamples']} bootstrap resamples of videos, paired with the clean "
+        "clips; exact McNemar test for one draw, permutation test for more, p adjusted after Holm"
+    )
+    if detectable is not None:
+        line += f"; smallest detectable difference {detectable:.1f} points (80 % power)"
+    return line + "."
+
+
+def summary_lines(summary: Summary) -> list[str]:
+    """About ten sentences, with names in backticks."""
+    return [
+        _clean_line(summary),
+        *_drop_lines(summary),
+        _order_score_line(summary),
+        _range_line(summary),
+        "Meaning: " + meaning(summary),
+        *_comparison_lines(summary),
+        _controls_line(summary),
+        _method_line(summary),
+    ]
+
+
+def summary_markdown(summary: Summary) -> str:
+    """summary.md: a heading and about ten lines that a person can quote."""
+    title = f"# Temporal dependence of {_code(_model(summary))}\n\n"
+    return title + "".join(f"- {line}\n" for line in summary_lines(summary))
+
+
+def _cell(row: Mapping[str, Any] | None) -> str:
+    """40.1 [35.0-44.9]"""
+    if row is None or row["top1"] is None:
+        return "–"
+    ends = interval(row["top1_interval"])
+    return percent(row["top1"]) + (f" [{percent(ends[0])}-{percent(ends[1])}]" if ends else "")
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Aligned columns; those that do not fit beside the first follow below in further blocks."""
+    columns = list(zip(header, *rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    blocks: list[list[int]] = [[]]
+    for index in range(1, len(columns)):
+        used = widths[0] + sum(2 + widths[i] for i in blocks[-1])
+        if blocks[-1] and used + 2 + widths[index] > WIDTH:
+            blocks.append([])
+        blocks[-1].append(index)
+    lines = []
+    for number, block in enumerate(blocks):
+        if number:
+            lines.append("")
+        for row in (header, *rows):
+            lines.append("  ".join(row[i].ljust(widths[i]) for i in (0, *block)).rstrip())
+    return lines
+
+
+def _group_row(row: Mapping[str, Any], group: str) -> Mapping[str, Any] | None:
+    return next((one for one in row["groups"] or () if one["group"] == group), None)
+
+
+def verdict(row: Mapping[str, Any], chance: float | None) -> str:
+    """What the intervals of one perturbation say of one group of videos (or of all).
+
+    row: its top1, top1_interval, delta, delta_interval and swap_rate. One of "unchanged within its interval",
+    "to the partner class", "at chance", "falls", "rises", or "" where an interval is missing.
+    """
+    ends = interval(row["delta_interval"])
+    if ends is None or row["delta"] is None:
+        return ""
+    if ends[0] <= 0 <= ends[1]:
+        return "unchanged within its interval"
+    if ends[0] > 0:
+        return "rises"
+    if (row["swap_rate"] or 0.0) > 50:
+        return "to the partner class"
+    if chance is not None and _covers(row["top1_interval"], chance):
+        return "at chance"
+    return "falls"
+
+
+def _verdict_line(name: str, verdicts: Mapping[str, list[str]]) -> str:
+    order = ("at chance", "to the partner class", "falls", "rises", "unchanged within its interval")
+    parts = [f"{what}: {', '.join(verdicts[what])}" for what in order if what in verdicts]
+    text = f"{name}: " + ("; ".join(parts) if parts else "no intervals, no verdict")
+    return textwrap.fill(text, WIDTH, subsequent_indent="    ", break_on_hyphens=False)
+
+
+def _verdicts(summary: Summary, group: str | None) -> dict[str, list[str]]:
+    """What happens -> the perturbations that do it, to one group or (None) to all videos."""
+    found: dict[str, list[str]] = {}
+    for row in shown_perturbations(summary):
+        cell = _group_row(row, group) if group is not None else row
+        chance = cell["chance"] if cell and group is not None else summary["chance"]
+        if cell and (what := verdict(cell, chance)):
+            found.setdefault(what, []).append(one_line(row["name"], _MAX_NAME))
+    return found
+
+
+def ablation_text(summary: Summary) -> str:
+    """Accuracy in percent with intervals, a row for each perturbation and a column for each group of classes,
+    and a verdict line for each group; no line longer than `WIDTH`.
+    """
+    groups, rows = group_names(summary), shown_perturbations(summary)
+    titles = [one_line(group, 18) for group in groups]
+    cells = [[_cell(_group_row(row, group)) for group in groups] + [_cell(row)] for row in rows]
+    first = [
+        next((found for row in rows if (found := _group_row(row, group))), None) for group in groups
+    ]  # what is said of a group's clean clips is the same in every row
+    table = _table(
+        ["", *titles, "all"],
+        [
+            ["videos", *(str(g["num_videos"]) if g else "–" for g in first), str(summary["num_videos"])],
+            ["chance", *(percent(g["chance"]) if g else "–" for g in first), percent(summary["chance"])],
+            ["clean", *(percent(g["clean_top1"]) if g else "–" for g in first), _cell(summary["clean"])],
+            *([one_line(row["name"], _MAX_NAME), *line] for row, line in zip(rows, cells, strict=True)),
+        ],
+    )
+    lines = [
+        f"Temporal ablation: top-1 (%) of {summary['num_videos']} videos, with 95 % intervals over videos",
+        *table,
+        "",
+        *(
+            _verdict_line(title, _verdicts(summary, group))
+            for title, group in zip(titles, groups, strict=True)
+        ),
+        _verdict_line("all", _verdicts(summary, None)),
+    ]
+    if summary["num_failed"]:
+        lines.append(f"Could not be read and count nowhere: {summary['num_failed']}.")
+    return "\n".join(lines)
