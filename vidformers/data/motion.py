@@ -284,14 +284,21 @@ def render(clip: MotionClip) -> np.ndarray:
     return np.clip(video, 0, 255, out=video).astype(np.uint8)
 
 
-def write_video(path: str | os.PathLike[str], frames: np.ndarray, *, fps: int = FPS) -> None:
+X264_OPTIONS: Mapping[str, str] = {"crf": "20", "preset": "veryfast", "g": "12"}
+
+
+def write_video(
+    path: str | os.PathLike[str],
+    frames: np.ndarray,
+    *,
+    fps: int = FPS,
+    x264_options: Mapping[str, str] = X264_OPTIONS,
+) -> None:
     """Encode uint8 frames (T, H, W, 3) of even size as H.264, yuv420p."""
     import av
 
     with av.open(os.fspath(path), "w", format="mp4") as container:
-        stream = container.add_stream(
-            "libx264", rate=fps, options={"crf": "20", "preset": "veryfast", "g": "12"}
-        )
+        stream = container.add_stream("libx264", rate=fps, options=dict(x264_options))
         stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
         stream.codec_context.thread_count = 1
         for frame in frames:
