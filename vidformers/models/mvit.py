@@ -17,17 +17,14 @@ from vidformers.layers.checks import check_choice, check_counts, check_rates, ch
 from vidformers.layers.clip import as_clip
 from vidformers.layers.drop_path import DropPath
 from vidformers.layers.head import ClassifierHead
-from vidformers.layers.initialise import reset_slowfast
 from vidformers.layers.mlp import Mlp
 from vidformers.layers.patch_embed import PatchEmbed
 from vidformers.layers.pooling import MaxPool, pool_tokens, pooled_grid
 from vidformers.layers.pooling_attention import POOL_MODES, PoolingAttention
-from vidformers.layers.position import resize_joint, sincos_3d
 from vidformers.layers.sizes import Grid, floor_divided
 from vidformers.models import mvit_schedule as schedule
+from vidformers.models.mvit_base import POSITION_EMBEDDINGS, MViTBase
 from vidformers.models.registry import register_model
-
-POSITION_EMBEDDINGS = ("none", "joint", "separable", "sincos")
 
 
 class MultiscaleBlock(nn.Module):
@@ -107,7 +104,7 @@ class MultiscaleBlock(nn.Module):
         return x + self.drop_path(branch), query_grid
 
 
-class MViT(nn.Module):
+class MViT(MViTBase):
     """Multiscale Vision Transformer, v1 and v2, for clips and for images.
 
     forward: clip (B, in_channels, T, H, W), float, normalised, or images (B, in_channels, H, W) = clips of
@@ -233,6 +230,7 @@ class MViT(nn.Module):
             padding=checked_triple("patch_padding", patch_padding, smallest=0),
         )
         self.grid = self.patch_embed.declared_grid((num_frames, height, width))
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if class_token else None
         self._add_position_embedding(embed_dim, class_token)
         self.pos_drop = nn.Dropout(dropout_rate)
         self.norm_stem = nn.LayerNorm(embed_dim, eps=norm_eps) if norm_stem else None
@@ -332,11 +330,6 @@ class MViT(nn.Module):
                 x, grid = block(x, grid)
         return x, grid
 
-    def no_weight_decay(self) -> set[str]:
-        """Full names of the position and class embedding parameters."""
-        prefixes = ("pos_embed", "cls_token", "rel_pos_")
-        return {n for n, _ in self.named_parameters() if n.rpartition(".")[2].startswith(prefixes)}
-
     def layer_id(self, name: str) -> int:
         """Depth of a parameter, for layer-wise decay: 0 the stem, i + 1 block i, num_layers + 1 the rest."""
         if name.startswith(("cls_token", "mask_token", "pos_embed", "patch_embed")):
@@ -347,56 +340,13 @@ class MViT(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Initialises as PySlowFast does, biases of 0.02 included; also fills the buffers."""
-        reset_slowfast(self)
+        """Initialises as PySlowFast does, biases of 0.02 included; also fills the fixed position table."""
+        super().reset_parameters()
         for module in self.modules():
             if isinstance(module, MultiscaleBlock):
                 for gamma in (module.gamma_1, module.gamma_2):
                     if gamma is not None:
                         nn.init.constant_(gamma, module.layer_scale_init_value)
-        for name, parameter in self.named_parameters():
-            if name.startswith(("cls_token", "pos_embed")):
-                nn.init.trunc_normal_(parameter, std=0.02)
-            elif ".rel_pos_" in name and self.rel_pos_zero_init:
-                nn.init.zeros_(parameter)
-            elif ".rel_pos_" in name:
-                nn.init.trunc_normal_(parameter, std=0.02)
-        if self.position_embedding == "sincos":
-            table = sincos_3d(self.pos_embed.shape[-1], self.grid, self.pos_embed.device)
-            self.pos_embed.zero_()  # the class token's row stays zero
-            self.pos_embed[:, -table.shape[0] :] = table
-        self.head.projection.weight.mul_(self.head_init_scale)
-        self.head.projection.bias.mul_(self.head_init_scale)
-
-    def _add_position_embedding(self, dim: int, class_token: bool) -> None:
-        T, H, W = self.grid
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim)) if class_token else None
-        if self.position_embedding == "separable":
-            self.pos_embed_spatial = nn.Parameter(torch.zeros(1, H * W, dim))
-            self.pos_embed_temporal = nn.Parameter(torch.zeros(1, T, dim))
-            self.pos_embed_class = nn.Parameter(torch.zeros(1, 1, dim)) if class_token else None
-        elif self.position_embedding in ("joint", "sincos"):
-            if self.position_embedding == "sincos" and dim % 16:
-                raise ValueError(
-                    f"position_embedding='sincos' needs embed_dim divisible by 16, got {dim}; "
-                    f"use {max(dim // 16, 1) * 16} or {(dim // 16 + 1) * 16}"
-                )
-            learned = self.position_embedding == "joint"
-            table = torch.zeros(1, int(class_token) + T * H * W, dim)
-            self.pos_embed = nn.Parameter(table, requires_grad=learned)
-
-    def _position(self, grid: Grid) -> Tensor:
-        """Position embedding of the class token, if any, and of the tokens of a grid: (1, [1 +] T*H*W, C)."""
-        first = 0 if self.cls_token is None else 1
-        if self.position_embedding == "separable":
-            # (1, T, 1, C) + (1, 1, H*W, C) -> (1, T*H*W, C)
-            patches = (self.pos_embed_temporal[:, :, None] + self.pos_embed_spatial[:, None]).flatten(1, 2)
-            prefix: list[Tensor] = [] if self.pos_embed_class is None else [self.pos_embed_class]
-        else:
-            scale = 2 if self.position_embedding == "sincos" else 1
-            prefix = [scale * self.pos_embed[:, :first]]
-            patches = scale * self.pos_embed[:, first:]
-        return torch.cat([*prefix, resize_joint(patches, self.grid, grid)], dim=1)
 
     def _patches(self, x: Tensor) -> Tensor:
         return x if self.cls_token is None else x[:, 1:]

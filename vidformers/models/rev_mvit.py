@@ -25,11 +25,9 @@ from vidformers.layers.checks import check_choice, check_counts, check_rates, ch
 from vidformers.layers.clip import as_clip
 from vidformers.layers.drop_path import DropPath
 from vidformers.layers.head import ClassifierHead
-from vidformers.layers.initialise import reset_slowfast
 from vidformers.layers.mlp import Mlp
 from vidformers.layers.patch_embed import PatchEmbed
 from vidformers.layers.pooling_attention import POOL_MODES
-from vidformers.layers.position import resize_joint, sincos_3d
 from vidformers.layers.reversible import (
     AttentionBranch,
     MlpBranch,
@@ -39,9 +37,9 @@ from vidformers.layers.reversible import (
 )
 from vidformers.layers.sizes import Grid, floor_divided
 from vidformers.models import mvit_schedule as schedule
+from vidformers.models.mvit_base import POSITION_EMBEDDINGS, MViTBase
 from vidformers.models.registry import register_model
 
-POSITION_EMBEDDINGS = ("none", "joint", "separable", "sincos")
 _FUSIONS = ("concat", "avg", "max", "min", "add")
 
 
@@ -164,7 +162,7 @@ class RevBackbone(nn.Module):
         return first, second
 
 
-class RevMViT(nn.Module):
+class RevMViT(MViTBase):
     """Reversible Vision Transformer, with stages (Rev-MViT) and without (Rev-ViT), for clips and for images.
 
     forward: clip (B, in_channels, T, H, W), float, normalised, or images (B, in_channels, H, W) = clips of
@@ -270,7 +268,7 @@ class RevMViT(nn.Module):
             padding=checked_triple("patch_padding", patch_padding, smallest=0),
         )
         self.grid = self.patch_embed.declared_grid((num_frames, height, width))
-        self._add_position_embedding(embed_dim)
+        self._add_position_embedding(embed_dim, class_token=False)
         self.pos_drop = nn.Dropout(dropout_rate)
         self.norm_stem = nn.LayerNorm(embed_dim, eps=norm_eps) if norm_stem else None
 
@@ -361,11 +359,6 @@ class RevMViT(nn.Module):
         first, second, grid = self.rev_backbone(x, grid)
         return self.backbone_drop(first), self.backbone_drop(second), grid
 
-    def no_weight_decay(self) -> set[str]:
-        """Full names of the position embedding parameters."""
-        prefixes = ("pos_embed", "rel_pos_")
-        return {n for n, _ in self.named_parameters() if n.rpartition(".")[2].startswith(prefixes)}
-
     def layer_id(self, name: str) -> int:
         """Depth of a parameter, for layer-wise decay: 0 the stem, i + 1 block i, num_layers + 1 the rest.
 
@@ -377,49 +370,10 @@ class RevMViT(nn.Module):
             return int(name.split(".")[2]) + 1
         return self.num_layers + 1
 
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """Initialises as PySlowFast does, biases of 0.02 included; also fills the buffers."""
-        reset_slowfast(self)
-        for name, parameter in self.named_parameters():
-            if name.startswith("pos_embed"):
-                nn.init.trunc_normal_(parameter, std=0.02)
-            elif ".rel_pos_" in name and self.rel_pos_zero_init:
-                nn.init.zeros_(parameter)
-            elif ".rel_pos_" in name:
-                nn.init.trunc_normal_(parameter, std=0.02)
-        if self.position_embedding == "sincos":
-            self.pos_embed[:] = sincos_3d(self.pos_embed.shape[-1], self.grid, self.pos_embed.device)
-        self.head.projection.weight.mul_(self.head_init_scale)
-        self.head.projection.bias.mul_(self.head_init_scale)
-
     def _fused_and_normed(self, first: Tensor, second: Tensor) -> Tensor:
         if self.fuse.concatenates and not self.mean_pooling:
             return self.fuse.fuse_concatenated(self.norm(torch.cat([first, second], dim=-1)))
         return self.norm(self.fuse(first, second))
-
-    def _add_position_embedding(self, dim: int) -> None:
-        T, H, W = self.grid
-        if self.position_embedding == "separable":
-            self.pos_embed_spatial = nn.Parameter(torch.zeros(1, H * W, dim))
-            self.pos_embed_temporal = nn.Parameter(torch.zeros(1, T, dim))
-        elif self.position_embedding in ("joint", "sincos"):
-            learned = self.position_embedding == "joint"
-            if not learned and dim % 16:
-                raise ValueError(
-                    f"position_embedding='sincos' needs embed_dim divisible by 16, got {dim}; "
-                    f"use {max(dim // 16, 1) * 16} or {(dim // 16 + 1) * 16}"
-                )
-            self.pos_embed = nn.Parameter(torch.zeros(1, T * H * W, dim), requires_grad=learned)
-
-    def _position(self, grid: Grid) -> Tensor:
-        """Position embedding of the tokens of a grid: (1, T*H*W, C)."""
-        if self.position_embedding == "separable":
-            # (1, T, 1, C) + (1, 1, H*W, C) -> (1, T*H*W, C)
-            patches = (self.pos_embed_temporal[:, :, None] + self.pos_embed_spatial[:, None]).flatten(1, 2)
-        else:  # the fixed one is added twice, as PySlowFast's checkpoints expect
-            patches = self.pos_embed * (2 if self.position_embedding == "sincos" else 1)
-        return resize_joint(patches, self.grid, grid)
 
 
 def _mlp_of(argument: str, mode: str) -> tuple[float, float]:
