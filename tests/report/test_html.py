@@ -80,7 +80,14 @@ def test_report_is_one_file_that_loads_nothing(tmp_path: Path, clips: dict[str, 
     check_safe_and_alone(page)
     links = [attributes["href"] for tag, attributes in page.elements if tag == "a"]
     assert links == ["#temporal-dependence", "#b"]
-    for wanted in ("−56.0", "−60.6 to −51.4", "144 lost, 0 gained", "96.7 to partner", "backwards"):
+    for wanted in (
+        "clean top-1 97.5",
+        "−56.0",
+        "−60.6 to −51.4",
+        "144 lost, 0 gained",
+        "96.7 to partner",
+        "backwards",
+    ):
         assert wanted in page.text
     assert "occlude[0]" not in page.text  # the curve shows it
     # The policy lets our script run, and no other.

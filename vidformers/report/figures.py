@@ -362,6 +362,8 @@ def ablation_panels(summary: Summary) -> list[Panel]:
         caption = (
             "Colours as in the first figure. Solid line: clean accuracy of the group; dotted: its chance."
         )
+        if len(group_names(summary)) > _MAX_GROUPS:
+            caption += f" The first {_MAX_GROUPS} groups; the table has all."
         panels.append(Panel("By group of classes", caption, 10, 1.1 + 0.23 * len(rows),
                             partial(_draw_groups, summary=summary)))  # fmt: skip
     if _dose_rows(summary):
@@ -370,6 +372,11 @@ def ablation_panels(summary: Summary) -> list[Panel]:
             "Numbers: block size, window or shift; hollow: whole tubelets moved."
         )
         panels.append(Panel("Dose and response", caption, 5, 3.9, partial(_draw_dose, summary=summary)))
+    if summary["occlusion_curve"]:
+        caption = "One position at a time shows its neighbour: where in the clip the evidence lies."
+        panels.append(
+            Panel("Occlusion by position", caption, 5, 3.4, partial(_draw_occlusion, summary=summary))
+        )
     classes = per_class_rows(summary)
     reference = reference_perturbation(summary)
     if classes and reference:
@@ -380,11 +387,6 @@ def ablation_panels(summary: Summary) -> list[Panel]:
         caption = f"Under {reference['name']}: {which}; p adjusted after Benjamini and Hochberg."
         panels.append(Panel("Change by class", caption, 5, 1.2 + 0.19 * shown,
                             partial(_draw_classes, summary=summary)))  # fmt: skip
-    if summary["occlusion_curve"]:
-        caption = "One position at a time shows its neighbour: where in the clip the evidence lies."
-        panels.append(
-            Panel("Occlusion by position", caption, 5, 3.4, partial(_draw_occlusion, summary=summary))
-        )
     return panels
 
 

@@ -62,7 +62,7 @@ def _code(text: str) -> Markup:
     marked = [
         Markup("<code>{}</code>").format(part)
         if i % 2
-        else re.sub(r"-(?=\d)", "−", part).replace(" %", "\N{NO-BREAK SPACE}%")
+        else re.sub(r"(?<!\w)-(?=\d)", "−", part).replace(" %", "\N{NO-BREAK SPACE}%")
         for i, part in enumerate(text.split("`"))
     ]
     return Markup("").join(marked)

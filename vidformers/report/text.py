@@ -19,6 +19,7 @@ from vidformers.report.summary import (
 )
 
 WIDTH = 110  # columns of the printed table
+UNCHANGED = "unchanged within its interval"
 _MAX_NAME = 26
 _MAX_DROPS = 3
 
@@ -72,16 +73,20 @@ def _drop_lines(summary: Summary) -> list[str]:
     rows = [
         row
         for row in shown_perturbations(summary)
-        if row is not reference and row["delta"] is not None and kind(row["name"]) not in CONTROL_KINDS
+        if row["delta"] is not None
+        and kind(row["name"]) not in CONTROL_KINDS
+        and not (reference and kind(row["name"]) == kind(reference["name"]))
     ]
-    rows = sorted(rows, key=lambda row: row["delta"])[:_MAX_DROPS]
+    # Of a family (block_shuffle[2], block_shuffle[4], ...) the one that costs most.
+    worst = {kind(row["name"]): row for row in sorted(rows, key=lambda row: -row["delta"])}
+    rows = sorted(worst.values(), key=lambda row: row["delta"])[:_MAX_DROPS]
     lines = []
     for row in [*([reference] if reference else []), *rows]:
         p = row["p_value_holm"]
         line = f"{_code(row['name'])}: {_change(row)} to {percent(row['top1'])} %, {p_text(p)}"
         if row["flip_rate"] is not None:
             line += f"; {percent(row['flip_rate'])} % of the answers change"
-        if row["swap_rate"] is not None and row["swap_rate"] >= 10:
+        if row["swap_rate"] is not None and row["swap_rate"] > 25:
             line += f", {percent(row['swap_rate'])} % are the class of the reversed video"
         lines.append(line + ".")
     return lines
@@ -182,14 +187,15 @@ def _controls_line(summary: Summary) -> str:
 def _method_line(summary: Summary) -> str:
     draws = sorted({row["num_draws"] for row in summary["perturbations"]})
     rows = [row["smallest_detectable_difference"] for row in summary["perturbations"]]
-    detectable = max((value for value in rows if value is not None), default=None)
+    detectable = [value for value in rows if value]
     line = (
         f"Method: {' or '.join(map(str, draws))} draws a perturbation, seed {summary['seed']}, 95 % "
         f"intervals from {summary['num_resamples']} bootstrap resamples of videos, paired with the clean "
         "clips; exact McNemar test for one draw, permutation test for more, p adjusted after Holm"
     )
-    if detectable is not None:
-        line += f"; smallest detectable difference {detectable:.1f} points (80 % power)"
+    if detectable:
+        ends = dict.fromkeys((f"{min(detectable):.1f}", f"{max(detectable):.1f}"))
+        line += f"; smallest detectable difference {' to '.join(ends)} points (80 % power)"
     return line + "."
 
 
@@ -248,25 +254,30 @@ def verdict(row: Mapping[str, Any], chance: float | None) -> str:
     """What the intervals of one perturbation say of one group of videos (or of all).
 
     row: its top1, top1_interval, delta, delta_interval and swap_rate. One of "unchanged within its interval",
-    "to the partner class", "at chance", "falls", "rises", or "" where an interval is missing.
+    "to the partner class", "at chance", "below chance", "falls", "rises", or "" where an interval is missing.
+    (A group's chance is that of a guess among its own classes: who guesses among all falls below it.)
     """
     ends = interval(row["delta_interval"])
     if ends is None or row["delta"] is None:
         return ""
     if ends[0] <= 0 <= ends[1]:
-        return "unchanged within its interval"
+        return UNCHANGED
     if ends[0] > 0:
         return "rises"
     if (row["swap_rate"] or 0.0) > 50:
         return "to the partner class"
-    if chance is not None and _covers(row["top1_interval"], chance):
-        return "at chance"
+    top1 = interval(row["top1_interval"])
+    if top1 and chance is not None and top1[0] <= chance:
+        return "at chance" if chance <= top1[1] else "below chance"
     return "falls"
 
 
 def _verdict_line(name: str, verdicts: Mapping[str, list[str]]) -> str:
-    order = ("at chance", "to the partner class", "falls", "rises", "unchanged within its interval")
+    order = ("at chance", "below chance", "to the partner class", "falls", "rises", UNCHANGED)
     parts = [f"{what}: {', '.join(verdicts[what])}" for what in order if what in verdicts]
+    if len(verdicts) == 1 and len(next(iter(verdicts.values()))) > 1:
+        what, names = next(iter(verdicts.items()))
+        parts = [f"{what}: all {len(names)} perturbations"]
     text = f"{name}: " + ("; ".join(parts) if parts else "no intervals, no verdict")
     return textwrap.fill(text, WIDTH, subsequent_indent="    ", break_on_hyphens=False)
 
