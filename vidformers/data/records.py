@@ -17,23 +17,35 @@ VIDEO_EXTENSIONS = (
 
 @dataclass(frozen=True)
 class Record:
-    """One row of a dataset: the path to open, the class, and the name under which results are reported."""
+    """One row of a dataset: the path to open, the class, and the name under which results are reported.
+
+    Where a video can be of several classes at once, or of none, `labels` holds them all and `label` is
+    NO_LABEL; `actions` then says when each of them happens, as far as it is known: (label, start, end) in
+    seconds.
+    """
 
     path: str
     label: int
     video_id: str
+    labels: tuple[int, ...] | None = None
+    actions: tuple[tuple[int, float, float], ...] = ()
+
+
+# The single label of a video that has a set of them.
+NO_LABEL = -1
 
 
 def check_labels(records: Sequence[Record], num_classes: int, *, source: str = "the list") -> None:
     """Raise ValueError if a label does not fit a model of `num_classes` classes; `source` names the list."""
-    worst = max(records, key=lambda record: record.label, default=None)
-    if worst is not None and worst.label >= num_classes:
-        bad = sum(record.label >= num_classes for record in records)
+    highest = [max((record.label, *(record.labels or ()))) for record in records]
+    label = max(highest, default=-1)
+    if label >= num_classes:
+        worst = records[highest.index(label)]
+        bad = sum(one >= num_classes for one in highest)
         raise ValueError(
-            f"label {worst.label} of '{worst.video_id}' in {source} does not fit "
+            f"label {label} of '{worst.video_id}' in {source} does not fit "
             f"MODEL.NUM_CLASSES={num_classes} (labels are 0 to {num_classes - 1}; {bad} of {len(records)} "
-            f"rows are too large). Set MODEL.NUM_CLASSES to at least {worst.label + 1}, or count labels from "
-            "0."
+            f"rows are too large). Set MODEL.NUM_CLASSES to at least {label + 1}, or count labels from 0."
         )
 
 
@@ -50,6 +62,46 @@ class Classes:
     partners: list[int] | None = None
 
 
+@dataclass(frozen=True)
+class VideoList:
+    """The videos of one split: `records`, the classes where known, and where they came from.
+
+    notes: sentences for people about choices that the list makes for them.
+    """
+
+    records: list[Record]
+    classes: Classes | None
+    source: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def class_names(self) -> list[str] | None:
+        return self.classes.names if self.classes else None
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether a video has a set of labels rather than one."""
+        return bool(self.records) and self.records[0].labels is not None
+
+
+def class_order(directory: str, names: Sequence[str]) -> list[str]:
+    """`names`, or the order that classes.json or classes.txt in `directory` gives them.
+
+    The file may hold more names, for a model that knows more classes than the dataset has. Raises ValueError
+    if it lacks one.
+    """
+    wanted = read_classes(directory)
+    if wanted is None:
+        return list(names)
+    lacking = [name for name in names if name not in set(wanted.names)]
+    if lacking:
+        raise ValueError(
+            f"the class file in '{directory}' lacks {len(lacking)} of the dataset's {len(names)} classes, "
+            f"such as {lacking[0]!r}; it must name each of them, in the order of the labels, or not be there"
+        )
+    return wanted.names
+
+
 def read_classes(directory: str) -> Classes | None:
     """The classes from classes.json or classes.txt beside the lists; None if there is neither.
 
@@ -62,7 +114,7 @@ def read_classes(directory: str) -> Classes | None:
         path = os.path.join(directory, file_name)
         if not paths.isfile(path):
             continue
-        with paths.open(path, "r", encoding="utf-8") as file:
+        with paths.open(path, "r", encoding="utf-8-sig") as file:
             text = file.read()
         if file_name.endswith(".txt"):
             return Classes([line.strip() for line in text.splitlines() if line.strip()])

@@ -3,121 +3,77 @@
 Below this file nothing sees the config; models are built by `engine/model.py`.
 """
 
-import json
+import inspect
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from fvcore.common.config import CfgNode
 from torch.utils.data import DataLoader
 
+from vidformers.config.values import nearest
+from vidformers.data.datasets import DATASETS
+from vidformers.data.datasets.annotations import missing_videos
 from vidformers.data.datasets.clips import TestVideos, TrainClips, collate_train, collate_videos
-from vidformers.data.datasets.folder import class_folders, scan_folder, stratified_split
-from vidformers.data.datasets.kinetics import read_list
 from vidformers.data.loader import build_loader
-from vidformers.data.motion import ensure_motion_dataset
-from vidformers.data.paths import path_manager
-from vidformers.data.records import Classes, Record, check_labels, read_classes
-from vidformers.engine.logs import say, write_json
-
-DATASETS = ("kinetics", "folder", "motion")
-
-
-@dataclass(frozen=True)
-class VideoList:
-    """The videos of one split: `records`, the classes where known, and where they came from."""
-
-    records: list[Record]
-    classes: Classes | None
-    source: str
-
-    @property
-    def class_names(self) -> list[str] | None:
-        return self.classes.names if self.classes else None
+from vidformers.data.records import VideoList, check_labels
+from vidformers.engine.logs import say
 
 
 def load_videos(cfg: CfgNode, split: str) -> VideoList:
     """The list of `split` ("train", "val" or "test") of TRAIN.DATASET or TEST.DATASET.
 
+    Videos that are not there stay on the list, to be counted as unreadable; how many they are is said.
     Raises FileNotFoundError or ValueError that say what was looked for, where, and what to set.
     """
     key = "TEST.DATASET" if split == "test" else "TRAIN.DATASET"
     name = cfg.TEST.DATASET if split == "test" else cfg.TRAIN.DATASET
     if name not in DATASETS:
-        raise ValueError(f"{key} is {name!r}, which is not supported; use one of {', '.join(DATASETS)}.")
-    if name == "motion":
-        root = str(ensure_motion_dataset())
-        videos = _from_list(root, split, prefix=root, separator=" ")
-    elif not cfg.DATA.PATH_TO_DATA_DIR:
-        content = {
-            "kinetics": "train.csv, val.csv and test.csv with one `path label` row a video",
-            "folder": "one subfolder of videos a class",
-        }[name]
+        guess = nearest(name, DATASETS)
+        raise ValueError(
+            f"{key} is {name!r}, which is not supported{f' (did you mean {guess}?)' if guess else ''}; use "
+            f"one of {', '.join(DATASETS)}."
+        )
+    load = DATASETS[name]
+    if not cfg.DATA.PATH_TO_DATA_DIR and name != "motion":
+        content = (inspect.getdoc(load) or "its files").splitlines()[0]
         raise ValueError(
             f"{key} is {name!r}, but DATA.PATH_TO_DATA_DIR is empty. Add `DATA.PATH_TO_DATA_DIR "
             f"/path/to/folder`, the folder that holds {content}; or run on the generated dataset with "
             "`TRAIN.DATASET motion TEST.DATASET motion`."
         )
-    elif name == "kinetics":
-        videos = _from_list(
-            cfg.DATA.PATH_TO_DATA_DIR,
-            split,
-            prefix=cfg.DATA.PATH_PREFIX,
-            separator=cfg.DATA.PATH_LABEL_SEPARATOR,
-        )
-    else:
-        videos = _from_folder(cfg, split)
+    settings = {
+        "path_prefix": cfg.DATA.PATH_PREFIX,
+        "separator": cfg.DATA.PATH_LABEL_SEPARATOR,
+        "split_file": Path(cfg.OUTPUT_DIR) / "folder_split.json",
+        "new_split": cfg.TRAIN.ENABLE and name == cfg.TRAIN.DATASET,
+        "seed": cfg.RNG_SEED,
+    }
+    asked = inspect.signature(load).parameters
+    videos = load(
+        cfg.DATA.PATH_TO_DATA_DIR, split, **{key: value for key, value in settings.items() if key in asked}
+    )
+    for note in videos.notes:
+        say(note)
     check_labels(videos.records, cfg.MODEL.NUM_CLASSES, source=videos.source)
+    _say_missing(videos)
     return videos
 
 
-def _from_list(folder: str, split: str, *, prefix: str, separator: str) -> VideoList:
-    path = os.path.join(folder, f"{split}.csv")
-    return VideoList(read_list(path, path_prefix=prefix, separator=separator), read_classes(folder), path)
-
-
-def _from_folder(cfg: CfgNode, split: str) -> VideoList:
-    """Folders train/, val/, test/ of class folders where they exist; else one list of class folders.
-
-    That one is split by RNG_SEED for a run that trains on it, and the split is kept in OUTPUT_DIR, so that a
-    later test of the run does not see training videos. A run that never trained tests all of it.
-    """
-    root = cfg.DATA.PATH_TO_DATA_DIR
-    isdir = path_manager().isdir
-    have = {name: os.path.join(root, name) for name in ("train", "val", "test")}
-    have = {name: path for name, path in have.items() if isdir(path)}
-    if have:
-        # Labels are places among the classes of all splits: a split may lack some of them.
-        names = class_folders(have["train"]) if "train" in have else None
-        names = names or sorted({name for path in have.values() for name in class_folders(path)})
-        # A missing val or test folder falls back to the other held-out one, never to the training videos.
-        for candidate in (split,) if split == "train" else (split, "val", "test"):
-            if candidate in have:
-                records, names = scan_folder(have[candidate], names)
-                return VideoList(records, Classes(names), have[candidate])
+def _say_missing(videos: VideoList) -> None:
+    """Name the videos that are not there; FileNotFoundError if that is all of them."""
+    missing = missing_videos(videos.records)
+    count, total = len(missing), len(videos.records)
+    if missing and count == total:
         raise FileNotFoundError(
-            f"{root} has the folders {', '.join(have)}, but none for {split}; add "
-            f"{os.path.join(root, split)} with one subfolder of videos a class."
+            f"None of the {total} videos of {videos.source} is there, the first of them being "
+            f"'{missing[0].path}'. Set DATA.PATH_PREFIX to the folder that the paths of the list start from."
         )
-    records, names = scan_folder(root)
-    saved = Path(cfg.OUTPUT_DIR) / "folder_split.json"
-    held_out: set[str] = set()
-    if saved.is_file():
-        content = json.loads(saved.read_text())
-        held_out = set(content["held_out"]) if content["root"] == root else set()
-    if not held_out and not (cfg.TRAIN.ENABLE and cfg.TRAIN.DATASET == "folder"):
-        return VideoList(records, Classes(names), root)
-    if not held_out:
-        _, rest = stratified_split(records, held_out_fraction=0.2, seed=cfg.RNG_SEED)
-        held_out = {record.video_id for record in rest}
-        saved.parent.mkdir(parents=True, exist_ok=True)
-        write_json(saved, {"root": root, "seed": cfg.RNG_SEED, "held_out": sorted(held_out)})
-        say(f"{root} has no train, val and test folders: 20 % of each class are held out, listed in {saved}.")
-    chosen = [record for record in records if (record.video_id in held_out) != (split == "train")]
-    return VideoList(
-        chosen, Classes(names), f"{root} ({'training' if split == 'train' else 'held-out'} part)"
-    )
+    if missing:
+        say(
+            f"{count} of the {total} videos of {videos.source} are not there, such as {missing[0].path}. "
+            "They stay on the list and count as unreadable."
+        )
 
 
 def build_train_loader(cfg: CfgNode, videos: VideoList) -> DataLoader:

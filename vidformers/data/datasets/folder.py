@@ -2,14 +2,66 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from vidformers.data.paths import path_manager
-from vidformers.data.records import VIDEO_EXTENSIONS, Record
+from vidformers.data.records import VIDEO_EXTENSIONS, Classes, Record, VideoList, class_order
+from vidformers.files import write_text_atomically
+
+
+def load_folder(root: str, split: str, *, split_file: Path, new_split: bool, seed: int) -> VideoList:
+    """one subfolder of videos a class, or such subfolders in train/, val/ and test/
+
+    Where there is no train, val or test, the class folders are one list, of which a run that trains on it
+    (`new_split`) holds out 20 % of each class by `seed`. What is held out is written to `split_file`, and
+    read from there by later runs, so that none tests what another has trained on; without that file and
+    without `new_split` every split is the whole list. classes.txt or classes.json in `root` sets the order of
+    the classes.
+    """
+    isdir = path_manager().isdir
+    have = {name: os.path.join(root, name) for name in ("train", "val", "test")}
+    have = {name: path for name, path in have.items() if isdir(path)}
+    if have:
+        # Labels are places among the classes of all splits: a split may lack some of them.
+        names = class_folders(have["train"]) if "train" in have else None
+        names = names or sorted({name for path in have.values() for name in class_folders(path)})
+        names = class_order(root, names)
+        # A missing val or test folder falls back to the other held-out one, never to the training videos.
+        for candidate in (split,) if split == "train" else (split, "val", "test"):
+            if candidate in have:
+                records, names = scan_folder(have[candidate], names)
+                return VideoList(records, Classes(names), have[candidate])
+        raise FileNotFoundError(
+            f"{root} has the folders {', '.join(have)}, but none for {split}; add "
+            f"{os.path.join(root, split)} with one subfolder of videos a class."
+        )
+    records, names = scan_folder(root, class_order(root, class_folders(root)) or None)
+    held_out: set[str] = set()
+    if split_file.is_file():
+        content = json.loads(split_file.read_text())
+        held_out = set(content["held_out"]) if content["root"] == root else set()
+    if not held_out and not new_split:
+        return VideoList(records, Classes(names), root)
+    notes: tuple[str, ...] = ()
+    if not held_out:
+        _, rest = stratified_split(records, held_out_fraction=0.2, seed=seed)
+        held_out = {record.video_id for record in rest}
+        split_file.parent.mkdir(parents=True, exist_ok=True)
+        content = {"root": root, "seed": seed, "held_out": sorted(held_out)}
+        write_text_atomically(split_file, json.dumps(content, indent=2) + "\n")
+        notes = (
+            f"{root} has no train, val and test folders: 20 % of each class are held out, listed in "
+            f"{split_file}.",
+        )
+    chosen = [record for record in records if (record.video_id in held_out) != (split == "train")]
+    part = "training" if split == "train" else "held-out"
+    return VideoList(chosen, Classes(names), f"{root} ({part} part)", notes)
 
 
 def class_folders(root: str) -> list[str]:
