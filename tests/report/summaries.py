@@ -69,7 +69,7 @@ def make_summary(
             })  # fmt: skip
         perturbations.append({
             "name": name, "num_draws": 1 if single else 5, "displacement": DISPLACEMENT.get(name),
-            "share_unchanged": 1.0 if name == "identity" else 0.0,
+            "share_unchanged": 100.0 if name == "identity" else 4.2 if name == "block_shuffle[4]" else 0.0,
             "top1": top1, "top1_interval": _around(top1, 4.2), "delta": top1 - CLEAN,
             "delta_interval": [0.0, 0.0] if name == "identity" else _around(top1 - CLEAN, 4.6, -100.0),
             "p_value": 1.0 if is_control else 2e-5, "p_value_test": "mcnemar" if single else "permutation",

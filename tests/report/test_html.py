@@ -85,6 +85,7 @@ def test_report_is_one_file_that_loads_nothing(tmp_path: Path, clips: dict[str, 
         "−56.0",
         "−60.6 to −51.4",
         "144 lost, 0 gained",
+        "4.2 % of the draws change nothing",
         "96.7 to partner",
         "backwards",
     ):

@@ -64,6 +64,7 @@ def test_missing_numbers_are_dashes_and_give_no_verdict() -> None:
         ({"top1": 27.0, "top1_interval": [22.0, 32.0]}, "at chance"),
         ({"top1": 3.0, "top1_interval": [0.0, 8.0], "swap_rate": 90.0}, "to the partner class"),
         ({"top1": 3.0, "top1_interval": [0.0, 8.0], "swap_rate": 20.0}, "below chance"),
+        ({"swap_rate": 90.0}, "falls"),  # 60 % right and 90 % swapped: not the same videos
         ({"delta_interval": None}, ""),
         ({"delta_interval": [None, None]}, ""),
     ],

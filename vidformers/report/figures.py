@@ -209,7 +209,7 @@ def _draw_range(figure: FigureBase, summary: Summary) -> None:
     for name, curve in _range_curves(summary).items():
         color, marker = _STYLES[name]
         half = curve["half_effect_frames"]
-        label = labels[name] + (f" (half effect {half:.3g})" if half is not None else "")
+        label = labels[name] + (f" (half effect at {half:.2g})" if half is not None else "")
         points = [p for p in curve["points"] if p["score"] is not None]
         axes.plot(
             [p["size"] for p in points],
@@ -262,7 +262,8 @@ def _draw_dose(figure: FigureBase, summary: Summary) -> None:
     axes = figure.subplots()
     _reference_lines(axes, _levels(summary), vertical=False)
     named: set[str] = set()
-    for row in _dose_rows(summary):
+    rows = _dose_rows(summary)
+    for row in rows:
         name = kind(row["name"])
         color, marker = _STYLES[name]
         face = "none" if row["name"].endswith("@tubelet") else color
@@ -274,16 +275,15 @@ def _draw_dose(figure: FigureBase, summary: Summary) -> None:
             named.add(name)
         if "[" in row["name"]:
             argument = one_line(row["name"].partition("[")[2].partition("]")[0], 6)
-            at = (row["displacement"], row["top1"])
-            axes.annotate(
-                argument,
-                at,
-                (5, 3),
-                textcoords="offset points",
-                fontsize=8,
-                color=color,
-                annotation_clip=True,
+            crowded = any(
+                0 <= other["displacement"] - row["displacement"] < 0.07
+                and abs(other["top1"] - row["top1"]) < 9
+                and other is not row
+                for other in rows
             )
+            axes.annotate(argument, (row["displacement"], row["top1"]), (-6 if crowded else 6, 3),
+                          textcoords="offset points", ha="right" if crowded else "left", fontsize=8,
+                          color=color)  # fmt: skip
     axes.set_xlim(-0.04, 1.04)
     axes.set_ylim(-3, 104)
     axes.set_xlabel("realised displacement (Kendall tau distance)")

@@ -79,7 +79,8 @@ def _drop_lines(summary: Summary) -> list[str]:
     ]
     # Of a family (block_shuffle[2], block_shuffle[4], ...) the one that costs most.
     worst = {kind(row["name"]): row for row in sorted(rows, key=lambda row: -row["delta"])}
-    rows = sorted(worst.values(), key=lambda row: row["delta"])[:_MAX_DROPS]
+    ranked = sorted(worst.values(), key=lambda row: row["delta"])
+    rows = [row for i, row in enumerate(ranked) if i < _MAX_DROPS or row["name"] == "reverse"]
     lines = []
     for row in [*([reference] if reference else []), *rows]:
         p = row["p_value_holm"]
@@ -87,7 +88,7 @@ def _drop_lines(summary: Summary) -> list[str]:
         if row["flip_rate"] is not None:
             line += f"; {percent(row['flip_rate'])} % of the answers change"
         if row["swap_rate"] is not None and row["swap_rate"] > 25:
-            line += f", {percent(row['swap_rate'])} % are the class of the reversed video"
+            line += f", {percent(row['swap_rate'])} % of videos with a time-reversed class are taken for it"
         lines.append(line + ".")
     return lines
 
@@ -264,7 +265,8 @@ def verdict(row: Mapping[str, Any], chance: float | None) -> str:
         return UNCHANGED
     if ends[0] > 0:
         return "rises"
-    if (row["swap_rate"] or 0.0) > 50:
+    # Right and partner exclude each other: a sum above 100 means that only some of the videos have a partner.
+    if (row["swap_rate"] or 0.0) > 50 and row["swap_rate"] + (row["top1"] or 0.0) <= 100:
         return "to the partner class"
     top1 = interval(row["top1_interval"])
     if top1 and chance is not None and top1[0] <= chance:
