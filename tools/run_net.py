@@ -28,34 +28,42 @@ def main() -> None:
     warnings.showwarning = lambda message, *_: print(f"run_net.py: warning: {message}", file=sys.stderr)
     arguments = parse_arguments()
     cfg = load_config(arguments.cfg, [*arguments.overrides, *arguments.opts])
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and (cfg.TRAIN.ENABLE or cfg.TEST.ENABLE):
         raise ValueError(
             f"Started as {os.environ['WORLD_SIZE']} processes, but training and testing run in one process "
-            "so far; start it without torchrun."
+            "so far (only the ablation alone runs in several); start it without torchrun."
         )
 
     from vidformers.engine.build import load_videos
+    from vidformers.engine.distributed import is_main_process, process_group
     from vidformers.engine.logs import write_text_atomically
     from vidformers.engine.test import test
     from vidformers.engine.train import Trainer
 
+    if not (cfg.TRAIN.ENABLE or cfg.TEST.ENABLE or cfg.ABLATION.ENABLE):
+        raise ValueError("Nothing to do: TRAIN.ENABLE, TEST.ENABLE and ABLATION.ENABLE are all False.")
     if cfg.ABLATION.ENABLE:
-        raise ValueError("ABLATION.ENABLE is True, but the temporal-dependence ablation is not built yet.")
-    if not (cfg.TRAIN.ENABLE or cfg.TEST.ENABLE):
-        raise ValueError("Nothing to do: TRAIN.ENABLE and TEST.ENABLE are both False.")
+        # Its libraries are an extra; and a perturbation that makes no sense must not cost a training run.
+        from vidformers.engine.ablate import ablate, check_ablation
+
+        check_ablation(cfg)
     # All lists are read before the first epoch: a missing test list must not cost a training run.
     training = [load_videos(cfg, "train"), load_videos(cfg, "val")] if cfg.TRAIN.ENABLE else None
-    test_videos = load_videos(cfg, "test") if cfg.TEST.ENABLE else None
+    test_videos = load_videos(cfg, "test") if cfg.TEST.ENABLE or cfg.ABLATION.ENABLE else None
     output = Path(cfg.OUTPUT_DIR)
     if output.exists() and not output.is_dir():
         raise ValueError(f"OUTPUT_DIR {output} is a file; give a folder.")
     output.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(cfg, *training) if training else None
-    write_text_atomically(output / "config.yaml", cfg.dump())
+    if is_main_process():
+        write_text_atomically(output / "config.yaml", cfg.dump())
     if trainer:
         trainer.run()
-    if test_videos:
+    if cfg.TEST.ENABLE:
         test(cfg, test_videos)
+    if cfg.ABLATION.ENABLE:
+        with process_group():
+            ablate(cfg, test_videos)
 
 
 if __name__ == "__main__":

@@ -76,9 +76,21 @@ def test_kinetics_config_without_a_path_says_what_to_set():
         (["DATA.NUM_FRAMES", "15"], "15"),
         (["DATA.PATH_TO_DATA_DIR", "/nowhere"], "/nowhere/train.csv"),
         (["TRAIN.DATASET", "kinetix"], "kinetics"),
-        (["ABLATION.ENABLE", "True"], "not built yet"),
+        (["ABLATION.ENABLE", "True", "ABLATION.PERTURBATIONS", "['shuffle','reverze']"], "reverse"),
+        (["ABLATION.ENABLE", "True", "ABLATION.PERTURBATIONS", "['block_shuffle[16]']"], "block_shuffle[16]"),
     ],
-    ids=["misspelt", "type", "odd", "model", "argument", "frames", "missing list", "dataset", "ablation"],
+    ids=[
+        "misspelt",
+        "type",
+        "odd",
+        "model",
+        "argument",
+        "frames",
+        "missing list",
+        "dataset",
+        "ablation",
+        "block",
+    ],
 )
 def test_a_wrong_setting_is_named(arguments, expected):
     assert expected in error_of(*PUBLISHED, *arguments)

@@ -21,6 +21,7 @@ _AT_LEAST_ONE = (
     "TEST.BATCH_SIZE",
     "TEST.NUM_ENSEMBLE_VIEWS",
     "TEST.NUM_SPATIAL_CROPS",
+    "ABLATION.NUM_DRAWS",
     "AUG.NUM_SAMPLE",
     "AUG.RE_COUNT",
     "SOLVER.MAX_EPOCH",
@@ -35,6 +36,7 @@ _NOT_NEGATIVE = (
     "SOLVER.MOMENTUM",
     "SOLVER.DAMPENING",
     "SOLVER.WEIGHT_DECAY",
+    "ABLATION.TUBELET",
     "DATA_LOADER.NUM_WORKERS",
     "RNG_SEED",
 )
@@ -87,12 +89,21 @@ def check_config(cfg: CfgNode, *, where: Callable[[str], str] = lambda key: "") 
             fail(key, "wanted a list of numbers")
         if lengths and len(values) not in lengths:
             fail(key, f"wanted {' or '.join(str(length) for length in lengths)} numbers")
+    _check_ablation(cfg, fail)
     _check_data(cfg, fail)
     _check_solver(cfg, fail)
     _check_model(cfg, fail, where)
 
 
 Fail = Callable[[str, str], None]
+
+
+def _check_ablation(cfg: CfgNode, fail: Fail) -> None:
+    names = cfg.ABLATION.PERTURBATIONS
+    if not names or not all(isinstance(name, str) for name in names):
+        fail("ABLATION.PERTURBATIONS", "wanted a list of names, such as ['shuffle', 'reverse']")
+    if cfg.ABLATION.NUM_RESAMPLES < 100:
+        fail("ABLATION.NUM_RESAMPLES", "wanted at least 100; 10000 for intervals to publish")
 
 
 def _check_data(cfg: CfgNode, fail: Fail) -> None:

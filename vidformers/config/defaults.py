@@ -26,12 +26,14 @@ _C.MODEL.COMPILE = False
 
 # ------------------------------------------------------------ DATA
 _C.DATA = CfgNode()
-# Folder of train.csv, val.csv and test.csv ("kinetics"), or of class folders ("folder"); not for "motion".
+# Folder of the dataset's lists or annotations, and of its videos; see README, Datasets. Not for "motion".
 _C.DATA.PATH_TO_DATA_DIR = ""
-# Put before every relative video path of a list.
+# Put before every relative video path of a list; for other datasets the folder of the videos, "" = found.
 _C.DATA.PATH_PREFIX = ""
 # Character between path and label in a list.
 _C.DATA.PATH_LABEL_SEPARATOR = " "
+# Which of the three official splits of "ucf101" and "hmdb51"; 1 for every other dataset.
+_C.DATA.SPLIT_NUMBER = 1
 # Video reader: "pyav" or "decord".
 _C.DATA.DECODING_BACKEND = "pyav"
 # Frames in a clip; the model is built for this number.
@@ -71,7 +73,7 @@ _C.DATA.MAX_BAD_VIDEO_FRACTION = 0.01
 _C.TRAIN = CfgNode()
 # Train.
 _C.TRAIN.ENABLE = True
-# "kinetics" (lists), "folder" (class folders) or "motion" (generated, needs no data).
+# "kinetics" (lists), "folder" (class folders), "motion" (generated), "ssv2", ...; see README, Datasets.
 _C.TRAIN.DATASET = "kinetics"
 # Videos in a step, over all processes of this machine.
 _C.TRAIN.BATCH_SIZE = 8
@@ -105,8 +107,21 @@ _C.TEST.PRECISION = "fp32"
 
 # ------------------------------------------------------- ABLATION
 _C.ABLATION = CfgNode()
-# The temporal-dependence ablation: not built yet, so True is an error.
+# Temporal-dependence ablation of the test videos, in TEST's views and batches, after training and testing.
 _C.ABLATION.ENABLE = False
+# What is done to the order of the frames; `name@tubelet` moves the frames of a token together.
+_C.ABLATION.PERTURBATIONS = [
+    "identity", "shuffle", "block_shuffle[2]", "block_shuffle[4]", "local_shuffle[2]", "local_shuffle[4]",
+    "reverse", "freeze[middle]", "repeat[2]", "hflip", "noise[shuffle]",
+]  # fmt: skip
+# Draws of each random perturbation for every view of every video.
+_C.ABLATION.NUM_DRAWS = 3
+# Resamples of the videos behind each interval.
+_C.ABLATION.NUM_RESAMPLES = 10000
+# Frames that the patch embedding merges, the unit of @tubelet; 0 = read off the model.
+_C.ABLATION.TUBELET = 0
+# OUTPUT_DIR of another model's ablation of the same videos, for the difference of the differences; "" = none.
+_C.ABLATION.COMPARE = ""
 
 # ------------------------------------------------------------ AUG
 _C.AUG = CfgNode()

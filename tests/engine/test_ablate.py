@@ -1,0 +1,133 @@
+"""The ablation of a config: what it writes, that processes and batches do not change it, what it refuses."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import simplejson
+
+from vidformers.analysis.ablation_table import AblationTable
+from vidformers.config import load_config
+from vidformers.engine.ablate import ablate, check_ablation
+
+ROOT = Path(__file__).parents[2]
+CONFIG = """
+MODEL: {NAME: mvit_tiny, NUM_CLASSES: 2, ARGS: {embed_dim: 8}}
+DATA:
+  NUM_FRAMES: 8
+  SAMPLING_RATE: 4
+  TRAIN_CROP_SIZE: 32
+  TEST_CROP_SIZE: 32
+  TRAIN_JITTER_SCALES: [36, 40]
+  USE_OFFSET_SAMPLING: true
+TRAIN: {ENABLE: false}
+TEST: {ENABLE: false, BATCH_SIZE: 5, NUM_ENSEMBLE_VIEWS: 2, NUM_SPATIAL_CROPS: 1}
+ABLATION:
+  ENABLE: true
+  PERTURBATIONS:
+    [identity, shuffle, "shuffle@tubelet", "block_shuffle[4]", reverse, "freeze[middle]", occlude]
+  NUM_DRAWS: 2
+  NUM_RESAMPLES: 200
+DATA_LOADER: {NUM_WORKERS: 0}
+DEVICE: cpu
+"""
+
+
+@pytest.fixture
+def make_cfg(tmp_path: Path, tiny_dataset: Path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(CONFIG)
+
+    def make(output: str, *overrides: str):
+        fixed = ["DATA.PATH_TO_DATA_DIR", str(tiny_dataset), "OUTPUT_DIR", str(tmp_path / output)]
+        (tmp_path / output).mkdir(exist_ok=True)
+        return load_config(str(path), [*fixed, *overrides])
+
+    return make
+
+
+def json_of(cfg) -> bytes:
+    return (Path(cfg.OUTPUT_DIR) / "temporal_ablation.json").read_bytes()
+
+
+def test_what_a_run_writes(make_cfg, capsys):
+    cfg = make_cfg("out")
+    summary = ablate(cfg)
+    output = Path(cfg.OUTPUT_DIR)
+    names = {path.name for path in output.iterdir()}
+    assert {
+        "temporal_ablation.json", "temporal_ablation.npz", "temporal_ablation.png", "report.html",
+        "summary.md", "log.jsonl",
+    } <= names  # fmt: skip
+    assert simplejson.loads(json_of(cfg)) == simplejson.loads(simplejson.dumps(summary))
+    by_name = {row["name"]: row for row in summary["perturbations"]}
+    assert by_name["identity"]["delta"] == 0 and by_name["identity"]["flip_rate"] == 0
+    assert by_name["shuffle"]["num_draws"] == 2 and by_name["reverse"]["displacement"] == 1
+    assert len(summary["occlusion_curve"]) == 8
+    assert summary["tubelet"] == 2 and summary["num_videos"] == 8 and summary["num_failed"] == 0
+    assert "shuffle" in (output / "summary.md").read_text()
+    assert "shuffle" in capsys.readouterr().out
+    table = AblationTable.load(output / "temporal_ablation.npz")
+    assert [row.name for row in table.perturbed] == [row["name"] for row in summary["perturbations"]]
+
+
+def test_batch_size_and_processes_do_not_change_a_byte(make_cfg, tmp_path):
+    cfg = make_cfg("one")
+    ablate(cfg)
+    for batch_size in ("1", "16"):
+        other = make_cfg(f"batch_{batch_size}", "TEST.BATCH_SIZE", batch_size)
+        ablate(other)
+        assert json_of(other) == json_of(cfg)
+    workers = make_cfg("workers", "DATA_LOADER.NUM_WORKERS", "2")
+    ablate(workers)
+    assert json_of(workers) == json_of(cfg)
+    two = tmp_path / "two"
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
+        *(str(ROOT / "tools" / "run_net.py"), "--cfg", str(tmp_path / "tiny.yaml")),
+        *("DATA.PATH_TO_DATA_DIR", cfg.DATA.PATH_TO_DATA_DIR, "OUTPUT_DIR", str(two)),
+    ]
+    result = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert result.returncode == 0, result.stderr
+    assert (two / "temporal_ablation.json").read_bytes() == json_of(cfg)
+    assert result.stdout.count("written:") == 1
+
+
+def test_two_models_are_compared_on_the_shared_videos(make_cfg):
+    first = make_cfg("first")
+    ablate(first)
+    second = make_cfg("second", "RNG_SEED", "1", "ABLATION.COMPARE", first.OUTPUT_DIR)
+    summary = ablate(second)
+    assert summary["comparison"]["num_shared"] == 8
+    with pytest.raises(FileNotFoundError, match=r"ABLATION\.COMPARE is .*nowhere.*ABLATION\.ENABLE True"):
+        check_ablation(make_cfg("third", "ABLATION.COMPARE", "nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["ABLATION.PERTURBATIONS", "['block_shuffle[8]']"], r"block_shuffle.*clip of 8 frames"),
+        (["ABLATION.PERTURBATIONS", "['shuffel']"], "unknown perturbation 'shuffel'"),
+        (["ABLATION.PERTURBATIONS", "[]"], r"ABLATION\.PERTURBATIONS"),
+        (["DATA.NUM_FRAMES", "2", "ABLATION.PERTURBATIONS", "['shuffle@tubelet']"], "clip of 1 tubelets"),
+    ],
+)
+def test_a_meaningless_ablation_is_refused_before_anything_runs(make_cfg, overrides, message):
+    with pytest.raises(ValueError, match=message):
+        check_ablation(make_cfg("refused", *overrides))
+
+
+def test_unreadable_videos_are_listed(make_cfg, tiny_dataset, tmp_path):
+    folder = tmp_path / "with_bad"
+    folder.mkdir()
+    rows = (tiny_dataset / "test.csv").read_text()
+    (folder / "text.mp4").write_text("no video")
+    (folder / "test.csv").write_text(f"{folder}/text.mp4 0\n" + rows)
+    cfg = make_cfg("bad", "DATA.PATH_TO_DATA_DIR", str(folder), "DATA.PATH_PREFIX", str(tiny_dataset))
+    summary = ablate(cfg)
+    assert summary["num_failed"] == 1 and summary["num_videos"] == 8
+    assert "text.mp4" in (Path(cfg.OUTPUT_DIR) / "failed_videos.csv").read_text()

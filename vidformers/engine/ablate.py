@@ -1,0 +1,155 @@
+"""The temporal-dependence ablation of a config: what accuracy is left when frames are out of order."""
+
+import time
+from pathlib import Path
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import nn
+
+from vidformers.analysis.ablation_table import AblationTable
+from vidformers.analysis.perturbations import parse_perturbations
+from vidformers.analysis.temporal import example_clips, temporal_dependence, temporal_patch_stride
+from vidformers.analysis.temporal_summary import compare_ablations, summarize_ablation
+from vidformers.engine.build import VideoList, build_test_dataset, load_videos, num_workers, resolve_device
+from vidformers.engine.distributed import is_main_process
+from vidformers.engine.logs import FailedVideos, JsonlLog, say, write_json, write_text_atomically
+from vidformers.engine.model import build_model
+from vidformers.engine.test import autocast, load_test_weights
+from vidformers.report.figures import write_ablation_figure
+from vidformers.report.html import ablation_section, write_report
+from vidformers.report.text import ablation_text, summary_markdown
+
+TABLE = "temporal_ablation.npz"
+
+
+def check_ablation(cfg: CfgNode) -> None:
+    """Raise ValueError now, before anything is trained, for an ablation that cannot be done."""
+    tubelet = _tubelet(cfg, build_model(cfg))
+    parse_perturbations(cfg.ABLATION.PERTURBATIONS, num_frames=cfg.DATA.NUM_FRAMES, tubelet=tubelet)
+    _compared_table(cfg)
+
+
+def ablate(cfg: CfgNode, videos: VideoList | None = None) -> dict[str, object]:
+    """Run the ablation that `cfg` describes.
+
+    Writes `temporal_ablation.json`, `.npz` (the scores of every video), `.png`, `summary.md`, `report.html`
+    and, if a video failed, `failed_videos.csv`; returns the content of the JSON file. Under torchrun every
+    process scores its share, and the first one writes. Raises ValueError for a perturbation that means
+    nothing for these clips, and when not one video can be read.
+    """
+    output = Path(cfg.OUTPUT_DIR)
+    videos = videos or load_videos(cfg, "test")
+    device = resolve_device(cfg.DEVICE)
+    torch.manual_seed(cfg.RNG_SEED)
+    model = build_model(cfg)
+    checkpoint = load_test_weights(cfg, model)
+    model.to(device)
+    compared = _compared_table(cfg)
+    tubelet = _tubelet(cfg, model)
+    names = list(cfg.ABLATION.PERTURBATIONS)
+    dataset = build_test_dataset(
+        cfg, videos, num_views=cfg.TEST.NUM_ENSEMBLE_VIEWS, num_crops=cfg.TEST.NUM_SPATIAL_CROPS
+    )
+    if is_main_process():
+        say(
+            f"Ablating {cfg.MODEL.NAME} on {len(videos.records)} videos of {videos.source}: "
+            f"{', '.join(names)}; {cfg.ABLATION.NUM_DRAWS} draws, {device.type}, {cfg.TEST.PRECISION}."
+        )
+    started = time.perf_counter()
+    with autocast(device, cfg.TEST.PRECISION):
+        table = temporal_dependence(
+            model,
+            dataset,
+            perturbations=names,
+            num_draws=cfg.ABLATION.NUM_DRAWS,
+            seed=cfg.RNG_SEED,
+            tubelet=tubelet,
+            batch_size=cfg.TEST.BATCH_SIZE,
+            mean=tuple(cfg.DATA.MEAN),
+            std=tuple(cfg.DATA.STD),
+            ensemble_method=cfg.DATA.ENSEMBLE_METHOD,
+            device=device,
+            num_workers=num_workers(cfg),
+            class_names=videos.classes.names if videos.classes else None,
+            class_groups=videos.classes.groups if videos.classes else None,
+            class_partners=videos.classes.partners if videos.classes else None,
+        )
+    seconds = time.perf_counter() - started
+    summary = {
+        "model": cfg.MODEL.NAME,
+        "checkpoint": checkpoint,
+        "videos": videos.source,
+        **summarize_ablation(
+            table,
+            seed=cfg.RNG_SEED,
+            num_resamples=cfg.ABLATION.NUM_RESAMPLES,
+            num_frames=cfg.DATA.NUM_FRAMES,
+            seconds_per_frame=cfg.DATA.SAMPLING_RATE / cfg.DATA.TARGET_FPS,
+        ),
+        "tubelet": tubelet,
+        "sampling_rate": cfg.DATA.SAMPLING_RATE,
+        "target_fps": cfg.DATA.TARGET_FPS,
+        "temporal_sampling": cfg.DATA.TEMPORAL_SAMPLING,
+        "num_temporal_views": cfg.TEST.NUM_ENSEMBLE_VIEWS,
+        "num_spatial_crops": cfg.TEST.NUM_SPATIAL_CROPS,
+        "crop_size": cfg.DATA.TEST_CROP_SIZE,
+        "ensemble_method": cfg.DATA.ENSEMBLE_METHOD,
+        "decoding_backend": cfg.DATA.DECODING_BACKEND,
+        "precision": cfg.TEST.PRECISION,
+        "device": device.type,
+    }
+    if compared:
+        summary["comparison"] = compare_ablations(
+            table, compared, seed=cfg.RNG_SEED, num_resamples=cfg.ABLATION.NUM_RESAMPLES
+        )
+    if not is_main_process():
+        return summary
+    failed = FailedVideos(output / "failed_videos.csv")
+    failed.forget("ablation")
+    failed.add("ablation", table.failed)
+    table.save(output / TABLE)
+    write_json(output / "temporal_ablation.json", summary)
+    write_text_atomically(output / "summary.md", summary_markdown(summary))
+    write_ablation_figure(summary, output / "temporal_ablation.png")
+    strips = example_clips(
+        dataset,
+        names,
+        index=[record.video_id for record in videos.records].index(table.video_ids[0]),
+        seed=cfg.RNG_SEED,
+        tubelet=tubelet,
+    )
+    write_report(
+        output / "report.html",
+        title=f"{cfg.MODEL.NAME} on {videos.source}",
+        sections=[ablation_section(summary, strips)],
+    )
+    JsonlLog(output / "log.jsonl").write(
+        "ablation",
+        seconds=round(seconds, 3),
+        num_videos=summary["num_videos"],
+        num_failed=summary["num_failed"],
+        top1={"clean": summary["clean"]["top1"], **{p["name"]: p["top1"] for p in summary["perturbations"]}},
+    )
+    say(ablation_text(summary))
+    say(
+        f"  {seconds:.1f} s, {len(table.video_ids) / seconds:.2f} videos/s; written: "
+        f"{output / 'temporal_ablation.json'}, {output / 'report.html'}, {output / 'summary.md'}"
+    )
+    return summary
+
+
+def _tubelet(cfg: CfgNode, model: nn.Module) -> int:
+    return cfg.ABLATION.TUBELET or temporal_patch_stride(model)
+
+
+def _compared_table(cfg: CfgNode) -> AblationTable | None:
+    if not cfg.ABLATION.COMPARE:
+        return None
+    path = Path(cfg.ABLATION.COMPARE) / TABLE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"ABLATION.COMPARE is {cfg.ABLATION.COMPARE}, but there is no {path}; give the OUTPUT_DIR of a "
+            "run with ABLATION.ENABLE True on the same videos."
+        )
+    return AblationTable.load(path)
