@@ -198,6 +198,20 @@ def test_joint_positions_that_can_be_of_several_sizes_are_refused() -> None:
         loaded_size(SMALL, stored, wanted)
 
 
+def test_positions_of_another_image_size_are_those_of_timm() -> None:
+    """In the model and in weights; numbers of timm 1.0.31, resample_abs_pos_embed(table, (2, 3), (4, 4))."""
+    table = torch.arange(1.0, 33.0).sin().reshape(1, 16, 2)
+    expected = [0.2315939, -0.3200759, 0.3727565, -0.2571722, 0.3284594, -0.3630074]
+    small = {"embed_dim": 2, "num_heads": 1, "depth": 1, "num_frames": 1, "position_embedding": "spatial"}
+    model = VisionTransformer(image_size=32, **PER_FRAME, **small)
+    with torch.no_grad():
+        model.pos_embed[:, 1:] = table
+    assert model._position((1, 2, 3))[1][0, :, 0].tolist() == pytest.approx(expected, abs=1e-6)
+    loaded = VisionTransformer(image_size=(16, 24), **PER_FRAME, **small)
+    assert vf.load_weights(loaded, model.state_dict()).resized == ["pos_embed"]
+    assert loaded.pos_embed[0, 1:, 0].tolist() == pytest.approx(expected, abs=1e-6)
+
+
 def test_weights_of_another_attention_do_not_load() -> None:
     case = load_case("timesformer/tsf_divided")
     found = {**arguments(case, None)[1], "attention": "joint"}

@@ -166,7 +166,7 @@ def _fit_position(adapted: Adapted, model: VisionTransformer, of_images: bool, m
     if old_grid[0] > 1:
         patches = resize_joint(patches, old_grid, grid)
     else:
-        patches = resize_spatial(patches, old_grid[1:], (H, W))
+        patches = resize_spatial(patches, old_grid[1:], (H, W), antialias=True)
         if model.position_embedding == "joint":
             patches = tile_position(patches, T)
     adapted.state["pos_embed"] = torch.cat([class_position, patches], dim=1)

@@ -15,12 +15,18 @@ def resize_joint(embedding: Tensor, old_grid: Sequence[int], new_grid: Sequence[
     return F.interpolate(volume, size=tuple(new_grid), mode="trilinear").flatten(2).transpose(1, 2)
 
 
-def resize_spatial(embedding: Tensor, old_size: Sequence[int], new_size: Sequence[int]) -> Tensor:
-    """(1, H*W, C) -> (1, H'*W', C), bicubic, align_corners False, as PySlowFast repairs checkpoints."""
+def resize_spatial(
+    embedding: Tensor, old_size: Sequence[int], new_size: Sequence[int], *, antialias: bool = False
+) -> Tensor:
+    """(1, H*W, C) -> (1, H'*W', C), bicubic, align_corners False, as PySlowFast repairs checkpoints.
+
+    With `antialias` as timm resizes ViT's: smoothed where it shrinks, and with another bicubic kernel anyway.
+    """
     if tuple(old_size) == tuple(new_size):
         return embedding
     plane = embedding.transpose(1, 2).unflatten(2, tuple(old_size))  # (1, C, H, W)
-    return F.interpolate(plane, size=tuple(new_size), mode="bicubic").flatten(2).transpose(1, 2)
+    resized = F.interpolate(plane, size=tuple(new_size), mode="bicubic", antialias=antialias)
+    return resized.flatten(2).transpose(1, 2)
 
 
 def resize_temporal(embedding: Tensor, new_size: int) -> Tensor:

@@ -137,7 +137,7 @@ class Hiera(nn.Module):
     forward: clip (B, in_channels, T, H, W), float, normalised, or images (B, in_channels, H, W) = clips of
     one frame -> logits (B, num_classes), also in eval mode, where the official code gives probabilities. T, H
     and W may differ from `num_frames` and `image_size`: position embeddings are interpolated (joint ones
-    trilinear; separable ones linear in time, bicubic in space).
+    trilinear; separable ones linear in time, bicubic in space). The official code runs at one size only.
 
     Input:
       num_frames, image_size (pixels, int or (height, width)), in_channels, num_classes

@@ -198,8 +198,10 @@ class VisionTransformer(nn.Module):
 
     forward: clip (B, in_channels, T, H, W), float, normalised, or images (B, in_channels, H, W) = clips of
     one frame -> logits (B, num_classes). T, H and W may differ from `num_frames` and `image_size`: position
-    embeddings are interpolated (space bicubic, time linear, joint and fixed ones trilinear), and what does
-    not fill a patch is padded, in time with the last frame, in space with zeros.
+    embeddings are interpolated (space bicubic with antialiasing, as timm does; time linear; joint and fixed
+    ones trilinear), and what does not fill a patch is padded, in time with the last frame, in space with
+    zeros. Of the other projects TimeSformer's code takes the nearest position instead, and PySlowFast's and
+    VideoMAE's run at one size only.
 
     Input:
       num_frames, image_size (pixels, int or (height, width)), in_channels, num_classes
@@ -447,7 +449,7 @@ class VisionTransformer(nn.Module):
         patches = self.pos_embed[:, first:]
         if self.position_embedding == "joint":
             return class_position, resize_joint(patches, self.grid, grid)
-        patches = resize_spatial(patches, self.grid[1:], grid[1:])
+        patches = resize_spatial(patches, self.grid[1:], grid[1:], antialias=True)
         if self.time_embed is None:
             return class_position, patches.repeat(1, grid[0], 1)
         # (1, T, 1, C) + (1, 1, S, C) -> (1, T*S, C)
@@ -488,7 +490,7 @@ def vit_b_16x4() -> dict[str, Any]:
 
 @register_model(VisionTransformer)
 def timesformer_b() -> dict[str, Any]:
-    """TimeSformer, 8 frames of 224 pixels, one in 32: 121.6 M, 196.1 GFLOPs, Kinetics-400 77.9."""
+    """TimeSformer, 8 frames of 224 pixels, one in 32: 121.6 M, 196.0 GFLOPs, Kinetics-400 77.9."""
     patch = (1, 16, 16)
     return {"num_frames": 8, "patch_kernel": patch, "patch_stride": patch, "attention": "divided"}
 
