@@ -45,11 +45,16 @@ def load_videos(cfg: CfgNode, split: str) -> VideoList:
     settings = {
         "path_prefix": cfg.DATA.PATH_PREFIX,
         "separator": cfg.DATA.PATH_LABEL_SEPARATOR,
+        "split_number": cfg.DATA.SPLIT_NUMBER,
         "split_file": Path(cfg.OUTPUT_DIR) / "folder_split.json",
         "new_split": cfg.TRAIN.ENABLE and name == cfg.TRAIN.DATASET,
         "seed": cfg.RNG_SEED,
     }
     asked = inspect.signature(load).parameters
+    if "split_number" not in asked and cfg.DATA.SPLIT_NUMBER != 1:
+        raise ValueError(
+            f"DATA.SPLIT_NUMBER is {cfg.DATA.SPLIT_NUMBER}, but {name} has one split; set it to 1."
+        )
     videos = load(
         cfg.DATA.PATH_TO_DATA_DIR, split, **{key: value for key, value in settings.items() if key in asked}
     )
@@ -80,8 +85,8 @@ def build_train_loader(cfg: CfgNode, videos: VideoList) -> DataLoader:
     """Batches of augmented uint8 clips; TRAIN.BATCH_SIZE videos each, the last incomplete one left out."""
     augment = cfg.AUG.ENABLE
     flip = cfg.DATA.RANDOM_FLIP
-    if flip and cfg.TRAIN.DATASET == "motion":
-        say("DATA.RANDOM_FLIP is off for motion: a mirrored 'left' is a 'right' there.")
+    if flip and cfg.TRAIN.DATASET in ("motion", "ssv2"):
+        say(f"DATA.RANDOM_FLIP is off for {cfg.TRAIN.DATASET}: a mirrored 'left' is a 'right' there.")
         flip = False
     dataset = TrainClips(
         videos.records,

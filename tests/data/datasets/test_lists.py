@@ -53,7 +53,7 @@ def test_missing_videos_stay_on_the_list_and_are_counted(
 
 def test_an_official_annotation_file_is_no_list(make_cfg, tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text('label,youtube_id,time_start,time_end,split\n"a b",x,1,2,train\n')
-    with pytest.raises(ValueError, match="line 1 is the header of Kinetics' official.*kinetics_cvdf"):
+    with pytest.raises(ValueError, match=r"line 1 is the header of Kinetics' official.*kinetics_cvdf"):
         load_videos(make_cfg("kinetics", tmp_path), "train")
 
 

@@ -7,13 +7,25 @@ asks for the settings that it needs by the names of its keyword arguments; `engi
 
 from collections.abc import Callable, Mapping
 
+from vidformers.data.datasets.diving48 import load_diving48
 from vidformers.data.datasets.folder import load_folder
+from vidformers.data.datasets.hmdb51 import load_hmdb51
 from vidformers.data.datasets.kinetics import load_kinetics
+from vidformers.data.datasets.kinetics_cvdf import load_kinetics_cvdf
+from vidformers.data.datasets.moments import load_moments
 from vidformers.data.datasets.motion import load_motion
+from vidformers.data.datasets.ssv2 import load_ssv2
+from vidformers.data.datasets.ucf101 import load_ucf101
 from vidformers.data.records import VideoList
 
 DATASETS: Mapping[str, Callable[..., VideoList]] = {
     "kinetics": load_kinetics,
+    "kinetics_cvdf": load_kinetics_cvdf,
+    "ssv2": load_ssv2,
+    "ucf101": load_ucf101,
+    "hmdb51": load_hmdb51,
+    "diving48": load_diving48,
+    "moments": load_moments,
     "folder": load_folder,
     "motion": load_motion,
 }
