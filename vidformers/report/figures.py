@@ -102,7 +102,7 @@ def _matplotlib_style() -> Iterator[None]:
         "svg.fonttype": "none",  # text stays text: searchable, in the page's font
     }
     with matplotlib.rc_context(settings), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield
 
 
