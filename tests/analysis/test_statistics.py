@@ -67,6 +67,8 @@ def test_each_resample_draws_as_many_videos_as_there_are_across_chunks():
     assert means.mean() == pytest.approx(column.mean(), abs=0.01)
     assert means.std() == pytest.approx(column.std() / sqrt(500), rel=0.04)
     assert len(np.unique(means)) > 100
+    each = bootstrap_means(np.eye(3, dtype=int), num_resamples=5000, generator=np.random.default_rng(0))
+    assert each.mean(axis=0) == pytest.approx([1 / 3] * 3, abs=0.02)  # the last video too
 
 
 def test_the_columns_are_paired_and_their_order_changes_no_bit():
