@@ -13,7 +13,7 @@ from vidformers.data.readers.base import FrameIndices, VideoReader, VideoReadErr
 
 __all__ = ["BACKENDS", "FrameIndices", "VideoReadError", "VideoReader", "open_video"]
 
-BACKENDS = ("pyav", "decord")
+BACKENDS = ("pyav", "decord", "torchcodec", "frames")
 
 
 def open_video(
@@ -22,18 +22,24 @@ def open_video(
     *,
     thread_count: int = 1,
     apply_rotation: bool = True,
+    frames_fps: float = 30.0,
+    index_cache: str = "",
+    time_limit: float = 0.0,
 ) -> VideoReader:
-    """Opens a video file for random access by frame index.
+    """Opens a video for random access by frame index.
 
     Args:
-        path: a file, or anything iopath's PathManager resolves to one.
-        backend: ``pyav`` (the default: reads the most formats) or ``decord`` (x86-64 only, optional; refuses
-        the
-            files for which it is known to return other frames than PyAV). Both read the first video stream.
+        path: a file (a folder of images for ``frames``), or anything iopath's PathManager resolves to one.
+        backend: ``pyav`` (the default: reads the most formats), ``decord`` (x86-64 only, optional) or
+            ``torchcodec`` (optional), which refuse the files for which they are known to return other frames
+            than PyAV, or ``frames`` (extracted frames). All read the first video stream.
         thread_count: decoding threads. Threads only cost in data-loader workers; raise it to read single
-        videos
-            sooner (0 lets the library choose).
+            videos sooner (0 lets the library choose).
         apply_rotation: turn frames as the file's display matrix asks, which is what players show.
+        frames_fps: frame rate at which ``frames`` were extracted; videos know their own.
+        index_cache: folder that keeps what scanning a video file found out (readers/index_cache.py); "" none.
+        time_limit: seconds after which ``pyav`` gives up between two packets; 0 = never. What no decoder can
+            be interrupted in is the business of :mod:`vidformers.data.time_limit`.
 
     Raises:
         VideoReadError: the file cannot be read; see its ``reason``.
@@ -43,9 +49,27 @@ def open_video(
     if backend == "pyav":
         from vidformers.data.readers.pyav import PyAVReader
 
-        return PyAVReader(path, thread_count=thread_count, apply_rotation=apply_rotation)
+        return PyAVReader(
+            path,
+            thread_count=thread_count,
+            apply_rotation=apply_rotation,
+            index_cache=index_cache,
+            time_limit=time_limit,
+        )
     if backend == "decord":
         from vidformers.data.readers.decord import DecordReader
 
-        return DecordReader(path, thread_count=thread_count, apply_rotation=apply_rotation)
+        return DecordReader(
+            path, thread_count=thread_count, apply_rotation=apply_rotation, index_cache=index_cache
+        )
+    if backend == "torchcodec":
+        from vidformers.data.readers.torchcodec import TorchCodecReader
+
+        return TorchCodecReader(
+            path, thread_count=thread_count, apply_rotation=apply_rotation, index_cache=index_cache
+        )
+    if backend == "frames":
+        from vidformers.data.readers.frames import FrameFolderReader
+
+        return FrameFolderReader(path, fps=frames_fps, apply_rotation=apply_rotation)
     raise ValueError(f"unknown video backend '{backend}'; use one of: {', '.join(BACKENDS)}")

@@ -22,8 +22,9 @@ class VideoReadError(OSError):
         path: the path as the caller gave it.
         reason: a short fixed phrase to count by: ``missing file``, ``directory``, ``empty file``, ``not
         readable``,
-            ``not a video``, ``no video stream``, ``no decoder``, ``no frames``, ``truncated or damaged``,
-            ``frame size changes``, ``unsupported by decord``.
+            ``not a video``, ``no video stream``, ``no decoder``, ``no frames``, ``ambiguous frames``,
+            ``truncated or damaged``, ``frame size changes``, ``unsupported by decord``, ``unsupported by
+            torchcodec``, ``timeout``.
         detail: what exactly was found, and what to try where something can be tried.
         backend: the reader that failed.
     """
@@ -127,7 +128,8 @@ def local_video_path(path: str | os.PathLike[str], backend: str) -> tuple[str, s
     except (OSError, ValueError) as error:
         raise VideoReadError(text, "not readable", str(error), backend) from error
     if os.path.isdir(local):
-        raise VideoReadError(text, "directory", "it is a directory, not a video file", backend)
+        detail = "it is a directory, not a video file; backend 'frames' reads folders of extracted frames"
+        raise VideoReadError(text, "directory", detail, backend)
     if size == 0:
         raise VideoReadError(text, "empty file", "the file has no content (0 bytes)", backend)
     return text, local

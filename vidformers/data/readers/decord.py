@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from vidformers.data.readers.base import FrameIndices, VideoReadError, check_indices, local_video_path
+from vidformers.data.readers.index import all_keys_are_idr
 from vidformers.data.readers.pyav import PyAVReader, StreamFacts
 
 __all__ = ["DecordReader"]
@@ -37,14 +38,19 @@ class DecordReader:
     backend = "decord"
 
     def __init__(
-        self, path: str | os.PathLike[str], *, thread_count: int = 1, apply_rotation: bool = True
+        self,
+        path: str | os.PathLike[str],
+        *,
+        thread_count: int = 1,
+        apply_rotation: bool = True,
+        index_cache: str = "",
     ) -> None:
         """Opens the file. Raises VideoReadError, and ImportError without decord."""
         decord = _import_decord()
         self.path, local_path = local_video_path(path, self.backend)
         self._reader = None
         try:
-            with PyAVReader(path, apply_rotation=apply_rotation) as first_look:
+            with PyAVReader(path, apply_rotation=apply_rotation, index_cache=index_cache) as first_look:
                 facts = first_look.stream_facts
                 self.num_frames: int = first_look.num_frames
                 self.fps: float = first_look.fps
@@ -62,7 +68,7 @@ class DecordReader:
         # always its place in time, and not always a frame that decodes by itself.
         self._may_seek = not facts.has_reordered_keys and not facts.distrust
         if facts.codec == "h264" and self._may_seek:
-            self._may_seek = _all_keys_are_idr(local_path)
+            self._may_seek = all_keys_are_idr(local_path)
         try:
             self._reader = decord.VideoReader(local_path, num_threads=thread_count)
         except Exception as error:
@@ -141,33 +147,6 @@ def why_refused(facts: StreamFacts) -> str:
     if facts.is_turned:
         return "the file asks for rotation, which decord applies before the colour conversion or fails at"
     return ""
-
-
-def _all_keys_are_idr(local_path: str) -> bool:
-    """Whether every H.264 key packet holds an IDR picture, and not the beginning of an intra refresh."""
-    import av
-
-    with av.open(local_path, metadata_errors="ignore") as container:
-        stream = container.streams.video[0]
-        extradata = stream.codec_context.extradata or b""
-        # avcC extradata begins with version 1 and tells the bytes of each unit's length; Annex B has start
-        # codes.
-        length_bytes = (extradata[4] & 3) + 1 if extradata[:1] == b"\x01" and len(extradata) > 4 else 0
-        for packet in container.demux(stream):
-            if packet.is_keyframe and packet.size and 5 not in _unit_types(bytes(packet), length_bytes):
-                return False
-    return True
-
-
-def _unit_types(data: bytes, length_bytes: int) -> set[int]:
-    """Types of the H.264 units in a packet (ISO/IEC 14496-10, 7.4.1)."""
-    if length_bytes == 0:
-        return {unit[0] & 31 for unit in data.split(b"\x00\x00\x01")[1:] if unit}
-    types, place = set(), 0
-    while place + length_bytes < len(data):
-        types.add(data[place + length_bytes] & 31)
-        place += length_bytes + int.from_bytes(data[place : place + length_bytes], "big")
-    return types
 
 
 def _import_decord() -> ModuleType:

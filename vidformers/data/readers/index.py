@@ -8,6 +8,7 @@ says why they are not.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-__all__ = ["PacketIndex", "first_video_stream", "open_container", "scan_packets"]
+__all__ = ["PacketIndex", "all_keys_are_idr", "first_video_stream", "open_container", "scan_packets"]
 
 _CONTAINER_SIGNATURES = (b"ftyp", b"moov", b"mdat", b"RIFF", b"\x1aE\xdf\xa3", b"FLV", b"OggS", b"0&\xb2u")
 
@@ -104,8 +105,13 @@ def read_only(container: InputContainer, stream: VideoStream) -> None:
             other.discard = Discard.all
 
 
-def scan_packets(container: InputContainer, stream: VideoStream) -> PacketIndex:
-    """Demuxes the whole stream once, from where the container stands (freshly opened), decoding nothing."""
+def scan_packets(
+    container: InputContainer, stream: VideoStream, check_time: Callable[[], None]
+) -> PacketIndex:
+    """Demuxes the whole stream once, from where the container stands (freshly opened), decoding nothing.
+
+    check_time is called with every packet, to raise when the scan takes too long.
+    """
     frames: list[int] = []
     keys: list[int] = []
     key_places: list[int] = []
@@ -114,6 +120,7 @@ def scan_packets(container: InputContainer, stream: VideoStream) -> PacketIndex:
     starts_with_key = True
     last_pts, end_pts = -(1 << 62), 0
     for packet in container.demux(stream):
+        check_time()
         if packet.size == 0 and packet.dts is None:
             continue  # PyAV's closing flush packet
         pts = packet.pts
@@ -159,6 +166,33 @@ def scan_packets(container: InputContainer, stream: VideoStream) -> PacketIndex:
         ),
         distrust=distrust,
     )
+
+
+def all_keys_are_idr(local_path: str) -> bool:
+    """Whether every H.264 key packet holds an IDR picture, and not the beginning of an intra refresh."""
+    import av
+
+    with av.open(local_path, metadata_errors="ignore") as container:
+        stream = container.streams.video[0]
+        extradata = stream.codec_context.extradata or b""
+        # avcC extradata begins with version 1 and tells the bytes of each unit's length; Annex B has start
+        # codes.
+        length_bytes = (extradata[4] & 3) + 1 if extradata[:1] == b"\x01" and len(extradata) > 4 else 0
+        for packet in container.demux(stream):
+            if packet.is_keyframe and packet.size and 5 not in _unit_types(bytes(packet), length_bytes):
+                return False
+    return True
+
+
+def _unit_types(data: bytes, length_bytes: int) -> set[int]:
+    """Types of the H.264 units in a packet (ISO/IEC 14496-10, 7.4.1)."""
+    if length_bytes == 0:
+        return {unit[0] & 31 for unit in data.split(b"\x00\x00\x01")[1:] if unit}
+    types, place = set(), 0
+    while place + length_bytes < len(data):
+        types.add(data[place + length_bytes] & 31)
+        place += length_bytes + int.from_bytes(data[place : place + length_bytes], "big")
+    return types
 
 
 def describe(error: BaseException) -> str:

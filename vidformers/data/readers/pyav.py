@@ -10,10 +10,12 @@ are counted from the start instead. So a mismatch shows as a missing frame, neve
 
 from __future__ import annotations
 
+import math
 import os
 import re
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -30,13 +32,14 @@ from vidformers.data.readers.index import (
     read_only,
     scan_packets,
 )
+from vidformers.data.readers.index_cache import CachedIndex, load_index, save_index
 
 if TYPE_CHECKING:
     from av import VideoFrame
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-__all__ = ["PyAVReader", "StreamFacts"]
+__all__ = ["PyAVReader", "StreamFacts", "turn"]
 
 _DAMAGED = "truncated or damaged"
 # Decoders known to obey skip_frame packet by packet. dav1d, for one, reads it only when it is opened.
@@ -48,6 +51,7 @@ class StreamFacts:
     """What a file is made of, as far as another decoder might care."""
 
     container: str
+    stream_index: int
     codec: str
     pixel_format: str
     max_bits: int
@@ -80,20 +84,37 @@ class PyAVReader:
     backend = "pyav"
 
     def __init__(
-        self, path: str | os.PathLike[str], *, thread_count: int = 1, apply_rotation: bool = True
+        self,
+        path: str | os.PathLike[str],
+        *,
+        thread_count: int = 1,
+        apply_rotation: bool = True,
+        index_cache: str = "",
+        time_limit: float = 0.0,
     ) -> None:
-        """Opens and indexes the file. Raises VideoReadError."""
+        """Opens and indexes the file; what that takes is kept in the folder `index_cache`, if one is given.
+
+        time_limit: seconds from now after which decoding gives up (reason ``timeout``); 0 = none.
+
+        Raises VideoReadError.
+        """
         self.path, self._local_path = local_video_path(path, self.backend)
         self._thread_count = thread_count
         self._apply_rotation = apply_rotation
+        self._index_cache = index_cache
+        self._time_limit = time_limit
+        self._deadline = time.monotonic() + time_limit if time_limit else math.inf
         self._container: InputContainer | None = None
         self._closed = False
         self._corrupt: set[int] = set()
         self.num_decoded_frames = 0
         self._size: tuple[int, int] | None = None  # (height, width) as stored, before rotation
         self._orientation: np.ndarray | None = None  # as the file asks, applied or not
+        self._in_cache: CachedIndex | None = None
+        self._has_opened = False
         try:
             self._open()
+            self._has_opened = True
         except Exception as error:
             self.close()
             raise self._as_read_error(error) from error
@@ -101,18 +122,32 @@ class PyAVReader:
     def _open(self) -> None:
         from av.video.reformatter import VideoReformatter
 
-        container, stream = self._reopen()
-        context = stream.codec_context
-        self._header_size = (context.height, context.width)
-        self._skips = context.codec.name in _SKIPS_PER_PACKET
         # One converter for each step keeps its tables from frame to frame; a frame's own to_ndarray() builds
         # new ones.
         self._to_rgb, self._to_8_bits = VideoReformatter(), VideoReformatter()
+        if self._index_cache:
+            self._in_cache = load_index(self._index_cache, self._local_path)
+        if self._in_cache is not None:
+            self._recall(self._in_cache)
+        else:
+            self._scan()
+        span = self._span_seconds()
+        if self._header_fps > 0:
+            self._fps = self._header_fps
+        else:
+            self._fps = self._num_frames / span if span > 0 else 25.0
+        self._duration = span if self._trusted and span > 0 else self._num_frames / self._fps
+
+    def _scan(self) -> None:
+        """Finds out what can be known without decoding, and the number of frames where that takes it."""
+        container, stream = self._reopen()
+        context = stream.codec_context
+        self._header_size = (context.height, context.width)
         self.time_base: Fraction = stream.time_base or Fraction(1, 1000)
         self._header_frames = stream.frames
         self._header_seconds = _header_seconds(container, stream)
-        rate = stream.average_rate or stream.guessed_rate or stream.base_rate
-        self._index: PacketIndex = scan_packets(container, stream)
+        self._header_fps = float(stream.average_rate or stream.guessed_rate or stream.base_rate or 0)
+        self._index: PacketIndex = scan_packets(container, stream, self._check_time)
         self._trusted = not self._index.distrust
         self._num_frames = len(self._index.frame_pts)
         if not self._trusted:
@@ -121,12 +156,40 @@ class PyAVReader:
             raise VideoReadError(
                 self.path, "no frames", "the video stream holds no frame that decodes", self.backend
             )
-        span = self._span_seconds()
-        if rate:
-            self._fps = float(rate)
-        else:
-            self._fps = self._num_frames / span if span > 0 else 25.0
-        self._duration = span if self._trusted and span > 0 else self._num_frames / self._fps
+
+    def _recall(self, entry: CachedIndex) -> None:
+        """Takes over what an earlier opening found out. The file itself is opened when frames are wanted."""
+        self._index, self._num_frames = entry.index, entry.num_frames
+        self._trusted = not entry.index.distrust
+        self.time_base = Fraction(*entry.time_base)
+        self._header_fps, self._header_size = entry.fps, entry.header_size
+        self._header_frames, self._header_seconds = entry.header_frames, entry.header_seconds
+        self._size = entry.size
+        if entry.orientation is not None:
+            self._orientation = np.array(entry.orientation).reshape(2, 2)
+
+    def _remember(self) -> None:
+        """Keeps what this opening found out, if the cache does not have it yet."""
+        orientation = None if self._orientation is None else tuple(self._orientation.ravel().tolist())
+        entry = CachedIndex(
+            index=self._index,
+            num_frames=self._num_frames,
+            fps=self._header_fps,
+            time_base=(self.time_base.numerator, self.time_base.denominator),
+            header_frames=self._header_frames,
+            header_seconds=self._header_seconds,
+            header_size=self._header_size,
+            size=self._size,
+            orientation=orientation,
+        )
+        known = self._in_cache
+        if known is None or (known.size, known.orientation, known.index.distrust) != (
+            entry.size,
+            entry.orientation,
+            entry.index.distrust,
+        ):
+            save_index(self._index_cache, self._local_path, entry)
+            self._in_cache = entry
 
     # ---- what callers see
 
@@ -166,11 +229,12 @@ class PyAVReader:
 
     @property
     def stream_facts(self) -> StreamFacts:
-        assert self._container is not None
-        context = self._stream.codec_context
+        container, stream = self._opened()
+        context = stream.codec_context
         components = context.format.components if context.format is not None else ()
         return StreamFacts(
-            container=self._container.format.name,
+            container=container.format.name,
+            stream_index=stream.index,
             codec=context.codec.name if context.name != "libdav1d" else "av1",
             pixel_format=context.pix_fmt or "unknown",
             max_bits=max((component.bits for component in components), default=8),
@@ -180,7 +244,7 @@ class PyAVReader:
                 for component in components
                 for size in (context.width, context.height)
             ),
-            num_video_streams=len(self._container.streams.video),
+            num_video_streams=len(container.streams.video),
             num_hidden_packets=self._index.num_hidden,
             distrust=self._index.distrust,
             has_reordered_keys=self._index.has_reordered_keys,
@@ -219,6 +283,8 @@ class PyAVReader:
         return frames[torch.from_numpy(rows)]
 
     def close(self) -> None:
+        if self._index_cache and self._has_opened and not self._closed:
+            self._remember()
         self._closed = True
         if self._container is not None:
             self._container.close()
@@ -246,6 +312,10 @@ class PyAVReader:
             container.close()
             raise
         return container, stream
+
+    def _opened(self) -> tuple[InputContainer, VideoStream]:
+        """The container, wherever it stands."""
+        return self._reopen() if self._container is None else (self._container, self._stream)
 
     def _reopen(self) -> tuple[InputContainer, VideoStream]:
         """A fresh container, standing at the start. Unlike seeking to 0 this works for every format."""
@@ -319,13 +389,13 @@ class PyAVReader:
         if start is None:
             container, stream = self._reopen()
         else:
-            assert self._container is not None
-            container, stream = self._container, self._stream
+            container, stream = self._opened()
             container.seek(start, stream=stream)
         context = stream.codec_context
-        skips = self._skips and start is not None and self._thread_count == 1
+        can_skip = context.codec.name in _SKIPS_PER_PACKET
+        skips = can_skip and start is not None and self._thread_count == 1
         skipping = False
-        if self._skips:
+        if can_skip:
             context.skip_frame = "DEFAULT"
         last_wanted = max(missing)
         # Decoding that begins at a key frame gives sound frames from its timestamp on; what is shown before
@@ -333,6 +403,7 @@ class PyAVReader:
         sound_from: float | None = -np.inf if start is None else None
         last_pts: int | None = None
         for packet in container.demux(stream):
+            self._check_time()
             if sound_from is None:
                 if not packet.is_keyframe or packet.pts is None:
                     continue
@@ -362,6 +433,7 @@ class PyAVReader:
             self.num_decoded_frames += 1
             if frame.is_corrupt:
                 self._corrupt.add(number)
+            self._check_time()
             yield frame
 
     def _count_instead(self) -> int:
@@ -376,6 +448,7 @@ class PyAVReader:
                 self.path, _DAMAGED, f"the file lists {self._num_frames} frames, {count} decode", self.backend
             )
         self._trusted = False
+        self._index = replace(self._index, distrust="decoded timestamps are not those of the packets")
         return count
 
     # ---- geometry and time
@@ -425,6 +498,14 @@ class PyAVReader:
         if end == int(pts[-1]) and len(pts) > 1:  # the container stores no durations
             end += round(int(pts[-1] - pts[0]) / (len(pts) - 1))
         return float((end - int(pts[0])) * self.time_base)
+
+    def _check_time(self) -> None:
+        if time.monotonic() > self._deadline:
+            detail = (
+                f"it is not done after {self._time_limit:g} s (DATA.READ_TIMEOUT), {self.num_decoded_frames} "
+                "frames decoded; a smaller or shorter copy reads faster"
+            )
+            raise VideoReadError(self.path, "timeout", detail, self.backend)
 
     def _as_read_error(self, error: Exception) -> Exception:
         if isinstance(error, VideoReadError | MemoryError):
@@ -478,7 +559,7 @@ class _Sink:
         image = lines[:, : width * 3].reshape(height, width, 3)
         if reader._apply_rotation:
             assert reader._orientation is not None
-            image = _turn(image, reader._orientation)
+            image = turn(image, reader._orientation)
         if self._out is None:
             self._out = np.empty((self._num_rows, *image.shape), dtype=np.uint8)
         self._out[row] = image
@@ -521,7 +602,7 @@ def _display_orientation(frame: VideoFrame) -> np.ndarray:
     return rounded if is_quarter_turn and np.abs(matrix - rounded).max() < 0.02 else identity
 
 
-def _turn(image: np.ndarray, orientation: np.ndarray) -> np.ndarray:
+def turn(image: np.ndarray, orientation: np.ndarray) -> np.ndarray:
     """Applies a display orientation to (H, W, 3); a view."""
     (a, b), (c, d) = orientation
     if a:
