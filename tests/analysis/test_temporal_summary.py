@@ -84,8 +84,8 @@ def test_the_schema_is_complete_and_json(eight):
     assert list(row) == [
         "name", "num_draws", "displacement", "share_unchanged", "top1", "top1_interval", "delta",
         "delta_interval", "p_value", "p_value_test", "p_value_holm", "discordant", "order_score_chance",
-        "order_score_static", "flip_rate", "swap_rate", "confidence_shift", "margin_shift", "jensen_shannon", "ece", "brier",
-        "smallest_detectable_difference", "groups", "per_class",
+        "order_score_static", "flip_rate", "swap_rate", "confidence_shift", "margin_shift",
+        "jensen_shannon", "ece", "brier", "smallest_detectable_difference", "groups", "per_class",
     ]  # fmt: skip
     assert list(row["groups"][0]) == [
         "group", "num_videos", "chance", "top1", "top1_interval", "clean_top1", "delta", "delta_interval",
