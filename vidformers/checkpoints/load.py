@@ -25,7 +25,8 @@ class LoadInfo:
 
     `source` is "vidformers" or the project whose names were recognised ("slowfast", "torchvision", ...).
     `matched` are all names that were loaded, those in `resized` (position tables of another input size) and
-    `inflated` (image to video) too; `missing` kept the values they had.
+    `inflated` (image to video) too; `missing` kept the values they had. `class_names` are those in the
+    checkpoint, in the order of its labels; None if it has none, as those of other projects.
     """
 
     source: str
@@ -34,6 +35,7 @@ class LoadInfo:
     unexpected: list[str] = field(default_factory=list)
     resized: list[str] = field(default_factory=list)
     inflated: list[str] = field(default_factory=list)
+    class_names: list[str] | None = None
 
 
 def load_weights(
@@ -85,7 +87,7 @@ def load_weights(
         adapted = FAMILIES[class_name].adapt(converted, model)
     except ValueError as error:
         raise ValueError(f"{where} cannot be loaded into {class_name}: {error}") from None
-    info = LoadInfo(source=source)
+    info = LoadInfo(source=source, class_names=_class_names(checkpoint))
     misfits = []
     for name, tensor in adapted.state.items():
         if name not in target:
@@ -128,6 +130,11 @@ def load_weights(
     if callable(reset_buffers):  # a model built on the meta device has had no values in them so far
         reset_buffers()
     return info
+
+
+def _class_names(checkpoint: Mapping[str, Any]) -> list[str] | None:
+    names = checkpoint.get("class_names")
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
 def _inner(model: nn.Module) -> nn.Module:

@@ -43,7 +43,7 @@ def ablate(cfg: CfgNode, videos: VideoList | None = None) -> dict[str, object]:
     device = resolve_device(cfg.DEVICE)
     torch.manual_seed(cfg.RNG_SEED)
     model = build_model(cfg)
-    checkpoint = load_test_weights(cfg, model)
+    checkpoint = load_test_weights(cfg, model, videos.class_names)
     model.to(device)
     compared = _compared_table(cfg)
     tubelet = _tubelet(cfg, model)

@@ -1,25 +1,36 @@
 """Checkpoints of a run: written atomically, read without executing anything, newest readable one first.
 
-A file holds plain data and tensors only, so that `torch.load(weights_only=True)` reads it:
-`model`, `optimizer` and `scaler` state dicts, `epoch` (finished epochs), `num_classes`,
+A file holds plain data and tensors only, so that `torch.load(weights_only=True)` reads it: `model`, `ema` (or
+None), `optimizer` and `scaler` state dicts, `epoch` (finished epochs), `step` (finished steps of the epoch
+begun), `totals` (sums of the log line under way), `best` (validation top-1 or None), `num_classes`,
 `class_names` (or None), `config` (YAML text) and `vidformers` (the version that wrote it).
+
+A sharded run (TRAIN.SHARD) writes a folder instead: the tensors in torch.distributed.checkpoint's format, each
+process its own part, and the rest in `run.pyth`. `export_sharded` makes a file of it.
 """
 
 import os
 import re
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from vidformers.engine.distributed import is_main_process, wait_for_all
 from vidformers.engine.logs import say
+from vidformers.files import write_text_atomically
 
-_NAME = re.compile(r"checkpoint_epoch_(\d+)\.pyth$")
+BEST = "best.pyth"
+_NAME = re.compile(r"checkpoint_epoch_(\d+)(?:_step_(\d+))?\.(?:pyth|sharded)$")
+_REST = "run.pyth"
 
 
-def checkpoint_path(folder: Path, epoch: int) -> Path:
-    """PySlowFast's file name for the state after `epoch` finished epochs."""
-    return folder / f"checkpoint_epoch_{epoch:05d}.pyth"
+def checkpoint_path(folder: Path, epoch: int, step: int = 0, *, sharded: bool = False) -> Path:
+    """PySlowFast's file name for the state after `epoch` finished epochs, and `step` steps of the next one."""
+    within = f"_step_{step:06d}" if step else ""
+    return folder / f"checkpoint_epoch_{epoch:05d}{within}.{'sharded' if sharded else 'pyth'}"
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -33,23 +44,84 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     os.replace(temporary, path)
 
 
+def save_sharded(path: Path, tensors: dict[str, Any], rest: dict[str, Any]) -> None:
+    """Write a checkpoint folder, all processes together; it appears under its name when it is complete."""
+    import torch.distributed.checkpoint as dcp
+
+    temporary = path.with_name(path.name + ".part")
+    if is_main_process():
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    wait_for_all()
+    dcp.save(tensors, checkpoint_id=temporary)
+    if is_main_process():
+        save_checkpoint(temporary / _REST, rest)
+        temporary.rename(path)
+    wait_for_all()
+
+
+def export_sharded(folder: Path, path: Path) -> None:
+    """Make one file of a sharded checkpoint: as an ordinary one without the optimizer, or .safetensors.
+
+    Raises FileNotFoundError where there is no such folder, ValueError where it is not a whole checkpoint.
+    """
+    from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
+    if not (folder / _REST).is_file():
+        problem = ValueError if folder.is_dir() else FileNotFoundError
+        raise problem(
+            f"{folder} is not a sharded checkpoint; wanted a folder with {_REST}, as a run writes it"
+        )
+    rest = torch.load(folder / _REST, map_location="cpu", weights_only=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = path.with_name(path.name + ".whole")
+    try:
+        dcp_to_torch_save(folder, whole)
+        tensors = torch.load(whole, map_location="cpu", weights_only=True, mmap=True)
+        weights = tensors.get("ema") or tensors["model"]
+        if path.suffix == ".safetensors":
+            from safetensors.torch import save_file
+
+            temporary = path.with_name(path.name + ".part")
+            save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary)
+            os.replace(temporary, path)
+        else:
+            save_checkpoint(path, {**rest, "model": weights})
+    finally:
+        whole.unlink(missing_ok=True)
+
+
 def list_checkpoints(folder: Path) -> list[Path]:
     """The run's checkpoints, oldest first."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if _NAME.match(path.name))
+
+    def place(path: Path) -> tuple[int, int]:
+        match = _NAME.match(path.name)
+        assert match
+        return int(match[1]), int(match[2] or 0)
+
+    return sorted((path for path in folder.iterdir() if _NAME.match(path.name)), key=place)
+
+
+def keep_last(folder: Path, count: int) -> None:
+    """Delete all but the newest `count` checkpoints of `folder`, and what an interrupted write left behind."""
+    for path in (*list_checkpoints(folder)[:-count], *folder.glob("*.part")):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def load_newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """The newest checkpoint in `folder` that can be read, or None when there is none at all.
 
-    A damaged file is named and the one before it is used. Raises ValueError when files exist and none can
-    be read: starting again from nothing would silently throw the run away.
+    A damaged one is named and the one before it is used. Of a sharded one only the rest is read. Raises
+    ValueError when checkpoints exist and none can be read: starting again from nothing would silently throw
+    the run away.
     """
     paths = list_checkpoints(folder)
     for path in reversed(paths):
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            file = path / _REST if path.is_dir() else path
+            state = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # torch.load raises half a dozen types for a damaged file
             say(f"Checkpoint {path} cannot be read ({type(error).__name__}); trying the one before it.")
             continue
@@ -60,3 +132,41 @@ def load_newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
             "set TRAIN.AUTO_RESUME False and another OUTPUT_DIR."
         )
     return None
+
+
+def check_class_names(
+    path: str | Path, of_checkpoint: Sequence[str] | None, of_videos: Sequence[str] | None, output: Path
+) -> None:
+    """Compare the classes that weights were trained with to those of the dataset, name by name.
+
+    Nothing is said where either is unknown; case, quotes and underscores do not count. A dataset whose names
+    are all the checkpoint's, but at other labels, would have its videos counted under wrong names: a
+    ValueError, and `checkpoint_classes.txt` in `output` holds the right order. Other names are said.
+    """
+    if not of_checkpoint or not of_videos:
+        return
+    theirs, ours = ([_plain(name) for name in names] for names in (of_checkpoint, of_videos))
+    unknown = [given for given, plain in zip(of_videos, ours, strict=True) if plain not in theirs]
+    if unknown:
+        say(
+            f"{path} was trained with other classes: {len(unknown)} of the dataset's {len(ours)} are not among "
+            f"its {len(theirs)}, such as {unknown[0]!r}."
+        )
+        return
+    moved = [label for label, name in enumerate(ours) if theirs[label : label + 1] != [name]]
+    if not moved:
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    right = output / "checkpoint_classes.txt"
+    write_text_atomically(right, "\n".join(of_checkpoint) + "\n")
+    label = moved[0]
+    there = repr(of_checkpoint[label]) if label < len(of_checkpoint) else "no class"
+    raise ValueError(
+        f"{path} was trained with the classes in another order: label {label} is {there} there and "
+        f"{of_videos[label]!r} in the dataset, and so for {len(moved)} of {len(ours)}. Number the dataset's "
+        f"classes as {right} does (for class folders: copy it to their parent as classes.txt)."
+    )
+
+
+def _plain(name: str) -> str:
+    return name.strip().strip("\"'").replace("_", " ").casefold()

@@ -1,20 +1,30 @@
-"""Processes started by torchrun: who am I, and setting up what they talk through."""
+"""Processes started by torchrun: who am I, what the others have, and one model on all of them.
+
+Without torchrun everything here is that of a single process, and costs nothing.
+"""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 
 def world_size() -> int:
-    """Number of processes that torchrun started; 1 without it."""
+    """Number of processes of the run."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    return int(os.environ.get("RANK", "0"))
 
 
 def is_main_process() -> bool:
     """Whether this is the process that writes files and talks to people."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return rank() == 0
 
 
 @contextmanager
@@ -23,8 +33,72 @@ def process_group() -> Iterator[None]:
     if world_size() == 1:
         yield
         return
-    torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        # gloo beside nccl: lists of videos and flags are exchanged by the CPUs
+        torch.distributed.init_process_group("cpu:gloo,cuda:nccl")
+    else:
+        torch.distributed.init_process_group("gloo")
     try:
         yield
     finally:
         torch.distributed.destroy_process_group()
+
+
+def gathered(value: Any) -> list[Any]:
+    """The values of all processes, by rank, on every process. Values are pickled: never pass data of others."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def summed(*numbers: float) -> list[float]:
+    """Each number summed over the processes, in double precision."""
+    if world_size() == 1:
+        return list(numbers)
+    total = torch.tensor(numbers, dtype=torch.float64)
+    torch.distributed.all_reduce(total)
+    return total.tolist()
+
+
+def wait_for_all() -> None:
+    """Return when every process has got here."""
+    if world_size() > 1:
+        torch.distributed.barrier()
+
+
+def replicated(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model as DistributedDataParallel; itself for one process.
+
+    On CUDA batch normalisation then takes its statistics over all processes; on the CPU, where torch has no
+    such layer, over those of its own.
+    """
+    if world_size() == 1:
+        return model
+    if device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return nn.parallel.DistributedDataParallel(model, device_ids=[device.index])
+    return nn.parallel.DistributedDataParallel(model)
+
+
+def shard_(model: nn.Module, device: torch.device) -> None:
+    """Split parameters, gradients and optimizer state over the processes (FSDP2), block by block, in place."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(device.type, (world_size(),))
+    for module in reversed(list(model.modules())):  # inner blocks before those that hold them
+        if isinstance(module, nn.ModuleList):
+            for block in module:
+                if any(True for _ in block.parameters()):
+                    fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+
+
+def full_state(model: nn.Module) -> dict[str, Tensor]:
+    """State dict with whole tensors on every process, whether the model is sharded or not."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))

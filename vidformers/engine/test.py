@@ -4,7 +4,7 @@ Follows PySlowFast's protocol (facts: softmax a view, then mean or max over temp
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from vidformers.checkpoints import load_weights
 from vidformers.data.datasets.clips import VideoViews
 from vidformers.data.views import gather_views
 from vidformers.engine.build import VideoList, build_test_loader, load_videos, resolve_device
-from vidformers.engine.checkpoint import load_newest_checkpoint
+from vidformers.engine.checkpoint import check_class_names, load_newest_checkpoint
 from vidformers.engine.logs import FailedVideos, JsonlLog, say, write_json
 from vidformers.engine.model import build_model
 from vidformers.engine.predictions import Predictions, summarize
@@ -130,10 +130,11 @@ def score_videos(
     return predictions, failures
 
 
-def load_test_weights(cfg: CfgNode, model: nn.Module) -> str | None:
+def load_test_weights(cfg: CfgNode, model: nn.Module, class_names: Sequence[str] | None) -> str | None:
     """Load the file asked for, else the run's own newest checkpoint, else the weights it would start from.
 
-    Returns the path, or None when the model keeps its random initialisation.
+    class_names: those of the videos, which are compared with the checkpoint's (`check_class_names`). Returns
+    the path, or None when the model keeps its random initialisation.
     """
     if cfg.TEST.CHECKPOINT_FILE_PATH:
         path = cfg.TEST.CHECKPOINT_FILE_PATH
@@ -149,6 +150,7 @@ def load_test_weights(cfg: CfgNode, model: nn.Module) -> str | None:
             f"{cfg.OUTPUT_DIR}/checkpoints holds no checkpoint."
         )
         return None
+    check_class_names(path, info.class_names, class_names, Path(cfg.OUTPUT_DIR))
     say(f"Testing the weights of {path} ({info.source}).")
     return path
 
@@ -164,7 +166,7 @@ def test(cfg: CfgNode, videos: VideoList | None = None) -> dict[str, object]:
     device = resolve_device(cfg.DEVICE)
     torch.manual_seed(cfg.RNG_SEED)
     model = build_model(cfg)
-    checkpoint = load_test_weights(cfg, model)
+    checkpoint = load_test_weights(cfg, model, videos.class_names)
     model.to(device)
     num_views, num_crops = cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS
     say(

@@ -25,7 +25,12 @@ from vidformers.engine.build import (
     build_train_loader,
     resolve_device,
 )
-from vidformers.engine.checkpoint import checkpoint_path, load_newest_checkpoint, save_checkpoint
+from vidformers.engine.checkpoint import (
+    check_class_names,
+    checkpoint_path,
+    load_newest_checkpoint,
+    save_checkpoint,
+)
 from vidformers.engine.logs import FailedVideos, JsonlLog, say
 from vidformers.engine.mixup import MixUp, soft_cross_entropy
 from vidformers.engine.model import build_model
@@ -57,7 +62,9 @@ class Trainer:
                 "set another OUTPUT_DIR, or move them away."
             )
         if resumed is None and cfg.TRAIN.CHECKPOINT_FILE_PATH:
-            start_from_weights(self.model, cfg.TRAIN.CHECKPOINT_FILE_PATH)
+            start_from_weights(
+                self.model, cfg.TRAIN.CHECKPOINT_FILE_PATH, train_videos.class_names, self.output
+            )
         self.model.to(self.device)
         if self.device.type == "cpu" and cfg.TRAIN.PRECISION != "fp32":
             norms_in_fp32(self.model)
@@ -105,6 +112,7 @@ class Trainer:
                 f"{path} is not a checkpoint of this library (it lacks {', '.join(sorted(missing))}). To "
                 "start from its weights set TRAIN.CHECKPOINT_FILE_PATH, and OUTPUT_DIR to another folder."
             )
+        check_class_names(path, state.get("class_names"), self.train_videos.class_names, self.output)
         changed = _changed_settings(CfgNode.load_cfg(state["config"]), self.cfg)
         if "SOLVER.OPTIMIZING_METHOD" in changed or "SOLVER.LAYER_DECAY" in changed:
             raise ValueError(
@@ -318,9 +326,10 @@ class Trainer:
         }
 
 
-def start_from_weights(model: nn.Module, path: str) -> None:
+def start_from_weights(model: nn.Module, path: str, class_names: Sequence[str] | None, output: Path) -> None:
     """Load `path` to fine-tune from; the classifier starts afresh when the number of classes differs.
 
+    If it does not, its classes are compared with those of the videos, `class_names` (`check_class_names`).
     Raises ValueError when anything but the classifier does not fit: half a backbone is no starting point.
     """
     info = load_weights(model, path, strict=False)
@@ -331,6 +340,8 @@ def start_from_weights(model: nn.Module, path: str) -> None:
             f"classifier are missing or left over, such as {', '.join(misfits[:5])}. Set MODEL.NAME and "
             "MODEL.ARGS to the model that the file was trained as."
         )
+    if not any(name.startswith("head.") for name in info.missing):
+        check_class_names(path, info.class_names, class_names, output)
     say(f"Starting from {path} ({info.source}): {len(info.matched)} tensors loaded.")
     if info.resized:
         say(f"  resized: {', '.join(sorted(info.resized))}")
