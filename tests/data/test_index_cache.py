@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.data.video_files import READABLE, reference_frames
-from vidformers.data.readers import VideoReadError, index_cache, open_video, pyav
+from vidformers.data.readers import VideoReadError, open_video, pyav
 
 NAMES = ["b_frames.mp4", "variable_rate.mp4", "edit_list.mp4", "rot90.mp4", "mpeg4_b.avi", "raw.h264"]
 

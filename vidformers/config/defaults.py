@@ -34,8 +34,14 @@ _C.DATA.PATH_PREFIX = ""
 _C.DATA.PATH_LABEL_SEPARATOR = " "
 # Which of the three official splits of "ucf101" and "hmdb51"; 1 for every other dataset.
 _C.DATA.SPLIT_NUMBER = 1
-# Video reader: "pyav" or "decord".
+# Video reader: "pyav", "decord", "torchcodec" or "frames" (a folder of extracted frames in place of a file).
 _C.DATA.DECODING_BACKEND = "pyav"
+# Frame rate (1/s) at which the folders of "frames" were extracted.
+_C.DATA.FRAMES_FPS = 30.0
+# Folder that keeps the frame index of each video, so that it is scanned once (relative to the lists); "" = none.
+_C.DATA.INDEX_CACHE = ""
+# Seconds after which a video that is still being read counts as unreadable ("timeout"); 0 = never.
+_C.DATA.READ_TIMEOUT = 120.0
 # Frames in a clip; the model is built for this number.
 _C.DATA.NUM_FRAMES = 16
 # A clip spans NUM_FRAMES x SAMPLING_RATE frames of a video that runs at TARGET_FPS.
@@ -202,6 +208,8 @@ _C.SOLVER.CLIP_GRAD_L2NORM = None
 _C.DATA_LOADER = CfgNode()
 # Worker processes that read videos, at most one a CPU core; 0 = in the main process.
 _C.DATA_LOADER.NUM_WORKERS = 4
+# Most megabytes of batches that the workers together hold ready; fewer are read ahead, by fewer workers.
+_C.DATA_LOADER.PREFETCH_MB = 2048
 # Copy training batches to the GPU through page-locked memory.
 _C.DATA_LOADER.PIN_MEMORY = True
 
@@ -217,7 +225,7 @@ _C.LOG_PERIOD = 10
 # Keys that take one of a few words.
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "MODEL.LOSS_FUNC": ("cross_entropy", "soft_cross_entropy"),
-    "DATA.DECODING_BACKEND": ("pyav", "decord"),
+    "DATA.DECODING_BACKEND": ("pyav", "decord", "torchcodec", "frames"),
     "DATA.TEMPORAL_SAMPLING": ("slowfast", "uniform", "segment"),
     "DATA.RESIZE_MODE": ("uint8", "float"),
     "DATA.ENSEMBLE_METHOD": ("sum", "max"),

@@ -100,6 +100,23 @@ class EpochLoader(DataLoader):
             self.dataset.set_epoch(epoch)
 
 
+def workers_and_batches_ahead(num_workers: int, batch_bytes: int, max_bytes: int) -> tuple[int, int]:
+    """-> (workers, batches that each has read or is reading), at most (num_workers, 2).
+
+    A worker has one batch at hand at least, so there are fewer workers where max_bytes does not hold a batch
+    for each; one is left whatever its batch takes.
+
+    >>> workers_and_batches_ahead(4, 100, 1000), workers_and_batches_ahead(4, 100, 500)
+    ((4, 2), (4, 1))
+    >>> workers_and_batches_ahead(4, 100, 250), workers_and_batches_ahead(4, 100, 50)
+    ((2, 1), (1, 1))
+    """
+    if num_workers == 0:
+        return 0, 1
+    workers = min(num_workers, max(1, max_bytes // batch_bytes))
+    return workers, min(2, max(1, max_bytes // (workers * batch_bytes)))
+
+
 def build_loader(
     dataset: Dataset,
     *,
@@ -110,6 +127,7 @@ def build_loader(
     seed: int,
     drop_last: bool,
     collate_fn: Callable[[list[Any]], Any],
+    max_bytes_ahead: int | None = None,
     start_batch: int = 0,
     rank: int = 0,
     world_size: int = 1,
@@ -118,8 +136,13 @@ def build_loader(
     num_workers.
 
     Workers start anew each epoch: they are copies of the dataset, and `set_epoch` must reach them. Each uses
-    one thread, as torch's workers do.
+    one thread, as torch's workers do. max_bytes_ahead bounds the batches that all workers together have read
+    or are reading, by the dataset's `item_bytes` (`workers_and_batches_ahead`).
     """
+    batches_ahead = 2
+    if max_bytes_ahead is not None:
+        batch_bytes = batch_size * dataset.item_bytes  # type: ignore[attr-defined]
+        num_workers, batches_ahead = workers_and_batches_ahead(num_workers, batch_bytes, max_bytes_ahead)
     sampler = EpochBatchSampler(
         len(dataset),  # type: ignore[arg-type]
         batch_size=batch_size,
@@ -134,6 +157,7 @@ def build_loader(
         dataset,
         batch_sampler=sampler,
         num_workers=num_workers,
+        prefetch_factor=batches_ahead if num_workers else None,
         pin_memory=pin_memory and torch.cuda.is_available(),
         collate_fn=collate_fn,
         # Otherwise starting workers would draw from torch's global generator.

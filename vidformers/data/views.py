@@ -32,6 +32,7 @@ class VideoViews:
     video_id, label, index: the record's id and label, and its place in the list.
     failure: None, or (reason, detail) of a video that could not be read; it then has no views.
     damage: what is wrong with a video that could be read, as far as its reader can tell; "" for nothing.
+    seconds: what reading the video and resizing its frames took.
     """
 
     frames: torch.Tensor
@@ -42,6 +43,7 @@ class VideoViews:
     index: int
     failure: tuple[str, str] | None = None
     damage: str = ""
+    seconds: tuple[float, float] = (0.0, 0.0)
 
     @property
     def num_views(self) -> int:

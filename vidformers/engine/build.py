@@ -6,6 +6,7 @@ Below this file nothing sees the config; models are built by `engine/model.py`.
 import inspect
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
@@ -81,6 +82,17 @@ def _say_missing(videos: VideoList) -> None:
         )
 
 
+def _reading(cfg: CfgNode) -> dict[str, Any]:
+    """How both datasets read a video."""
+    data = cfg.DATA
+    return {
+        "backend": data.DECODING_BACKEND,
+        "frames_fps": data.FRAMES_FPS,
+        "index_cache": data.INDEX_CACHE and os.path.join(data.PATH_TO_DATA_DIR, data.INDEX_CACHE),
+        "read_timeout": data.READ_TIMEOUT,
+    }
+
+
 def build_train_loader(cfg: CfgNode, videos: VideoList) -> DataLoader:
     """Batches of augmented uint8 clips; TRAIN.BATCH_SIZE videos each, the last incomplete one left out."""
     augment = cfg.AUG.ENABLE
@@ -104,7 +116,7 @@ def build_train_loader(cfg: CfgNode, videos: VideoList) -> DataLoader:
         erase_probability=cfg.AUG.RE_PROB if augment else 0.0,
         erase_count=cfg.AUG.RE_COUNT,
         num_samples=cfg.AUG.NUM_SAMPLE if augment else 1,
-        backend=cfg.DATA.DECODING_BACKEND,
+        **_reading(cfg),
         seed=cfg.RNG_SEED,
     )
     if len(videos.records) < cfg.TRAIN.BATCH_SIZE:
@@ -118,6 +130,7 @@ def build_train_loader(cfg: CfgNode, videos: VideoList) -> DataLoader:
         shuffle=True,
         drop_last=True,
         num_workers=num_workers(cfg),
+        max_bytes_ahead=cfg.DATA_LOADER.PREFETCH_MB * 10**6,
         pin_memory=cfg.DATA_LOADER.PIN_MEMORY,
         seed=cfg.RNG_SEED,
         collate_fn=collate_train,
@@ -142,7 +155,7 @@ def build_test_dataset(cfg: CfgNode, videos: VideoList, *, num_views: int, num_c
         short_side=short_side,
         crop_size=cfg.DATA.TEST_CROP_SIZE,
         resize_mode=cfg.DATA.RESIZE_MODE,
-        backend=cfg.DATA.DECODING_BACKEND,
+        **_reading(cfg),
     )
 
 
@@ -154,6 +167,7 @@ def build_test_loader(cfg: CfgNode, videos: VideoList, *, num_views: int, num_cr
         shuffle=False,
         drop_last=False,
         num_workers=num_workers(cfg),
+        max_bytes_ahead=cfg.DATA_LOADER.PREFETCH_MB * 10**6,
         pin_memory=False,  # items are objects, which the pinning thread would copy for nothing
         seed=cfg.RNG_SEED,
         collate_fn=collate_videos,

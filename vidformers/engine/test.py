@@ -19,6 +19,7 @@ from vidformers.data.datasets.clips import VideoViews
 from vidformers.data.views import gather_views
 from vidformers.engine.build import VideoList, build_test_loader, load_videos, resolve_device
 from vidformers.engine.checkpoint import check_class_names, load_newest_checkpoint
+from vidformers.engine.data_time import DataTime
 from vidformers.engine.logs import FailedVideos, JsonlLog, say, write_json
 from vidformers.engine.model import build_model
 from vidformers.engine.predictions import Predictions, summarize
@@ -69,12 +70,14 @@ def score_videos(
     device: torch.device,
     precision: str,
     description: str,
+    data_time: DataTime,
 ) -> tuple[Predictions, list[tuple[str, str, str]]]:
     """Score all views of all videos of `loader`, which yields lists of `VideoViews`.
 
     Returns the predictions table and `(path, reason, detail)` of every video that could not be read, or was
     read but is damaged (reason "damaged"). `batch_size` is the number of views scored at once; it does not
-    change which views there are. Raises ValueError when the model's outputs are not finite.
+    change which views there are. `data_time` is told where the time goes. Raises ValueError when the model's
+    outputs are not finite.
     """
     from tqdm import tqdm
 
@@ -86,9 +89,10 @@ def score_videos(
     progress = tqdm(total=len(records), desc=description, unit="video", dynamic_ncols=True, mininterval=0.5)
 
     def readable_videos() -> Iterator[VideoViews]:
-        for items in loader:
+        for items in data_time.watch(loader):
             for video in items:
                 progress.update()
+                data_time.add(video.seconds, num_clips=video.num_views)
                 path = records[video.index].path
                 if video.damage:
                     failures.append((path, "damaged", video.damage))
@@ -173,7 +177,7 @@ def test(cfg: CfgNode, videos: VideoList | None = None) -> dict[str, object]:
         f"Testing {cfg.MODEL.NAME} on {len(videos.records)} videos of {videos.source}: "
         f"{num_views} temporal views x {num_crops} spatial crops, {device.type}, {cfg.TEST.PRECISION}."
     )
-    started = time.perf_counter()
+    data_time = DataTime()
     predictions, failures = score_videos(
         model,
         build_test_loader(cfg, videos, num_views=num_views, num_crops=num_crops),
@@ -187,8 +191,9 @@ def test(cfg: CfgNode, videos: VideoList | None = None) -> dict[str, object]:
         device=device,
         precision=cfg.TEST.PRECISION,
         description="test",
+        data_time=data_time,
     )
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - data_time.started
     failed = FailedVideos(output / "failed_videos.csv")
     failed.forget("test")
     failed.add("test", failures)
@@ -211,6 +216,7 @@ def test(cfg: CfgNode, videos: VideoList | None = None) -> dict[str, object]:
         "device": str(device),
         "seconds": round(seconds, 3),
         "videos_per_second": round(len(videos.records) / seconds, 3),
+        **{name: round(value, 6) for name, value in data_time.values().items()},
     }
     write_json(output / "test_results.json", results)
     JsonlLog(output / "log.jsonl").write(

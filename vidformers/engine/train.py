@@ -31,6 +31,7 @@ from vidformers.engine.checkpoint import (
     load_newest_checkpoint,
     save_checkpoint,
 )
+from vidformers.engine.data_time import DataTime
 from vidformers.engine.logs import FailedVideos, JsonlLog, say
 from vidformers.engine.mixup import MixUp, soft_cross_entropy
 from vidformers.engine.model import build_model
@@ -168,8 +169,7 @@ class Trainer:
         self.loader.set_epoch(epoch)  # type: ignore[attr-defined]
         steps = len(self.loader)
         total_loss = total_hits = total_clips = 0.0
-        waiting = 0.0
-        started = mark = time.perf_counter()
+        data_time = DataTime()
         progress = tqdm(
             total=steps * cfg.TRAIN.BATCH_SIZE,
             desc=f"epoch {epoch + 1}/{cfg.SOLVER.MAX_EPOCH}",
@@ -178,8 +178,9 @@ class Trainer:
             mininterval=0.5,
             leave=False,
         )
-        for step, batch in enumerate(self.loader):
-            waiting += time.perf_counter() - mark
+        for step, batch in enumerate(data_time.watch(self.loader)):
+            for seconds in batch["seconds"]:
+                data_time.add(seconds, num_clips=1)
             self._count_failures(batch["failures"])
             lr = self._learning_rate(epoch + step / steps)
             set_learning_rate(self.optimizer, lr)
@@ -198,7 +199,7 @@ class Trainer:
             total_clips += len(clips)
             progress.update(cfg.TRAIN.BATCH_SIZE)
             if (step + 1) % cfg.LOG_PERIOD == 0 or step + 1 == steps:
-                elapsed = time.perf_counter() - started
+                elapsed = time.perf_counter() - data_time.started
                 remaining = steps * (cfg.SOLVER.MAX_EPOCH - epoch) - step - 1
                 values = {
                     "epoch": epoch + 1,
@@ -208,12 +209,11 @@ class Trainer:
                     "lr": lr,
                     "gradient_norm": gradient_norm,
                     "videos_per_second": (step + 1) * cfg.TRAIN.BATCH_SIZE / elapsed,
-                    "waiting_for_data": waiting / elapsed,
+                    **data_time.values(),
                     "eta_seconds": elapsed / (step + 1) * remaining,
                 }
                 self.log.write("train", **values)
                 progress.set_postfix(loss=f"{values['loss']:.3f}", lr=f"{lr:.2g}")
-            mark = time.perf_counter()
         progress.close()
         self.last_epoch_loss = total_loss / max(total_clips, 1)
 
@@ -239,9 +239,11 @@ class Trainer:
     def validate(self, epoch: int) -> dict[str, float]:
         """Score one view (centre crop) of every validation video; logs and prints top-1, top-5 and loss."""
         cfg = self.cfg
+        data_time = DataTime()
         predictions, failures = score_videos(
             self.model,
             self.val_loader,
+            data_time=data_time,
             num_classes=cfg.MODEL.NUM_CLASSES,
             num_temporal_views=1,
             num_spatial_crops=1,
@@ -265,7 +267,8 @@ class Trainer:
             "num_videos": len(predictions.labels),
             "num_failed": int(predictions.failed.sum()),
         }
-        self.log.write("val", epoch=epoch, train_loss=self.last_epoch_loss, **results)
+        times = data_time.values()
+        self.log.write("val", epoch=epoch, train_loss=self.last_epoch_loss, **results, **times)
         say(
             f"epoch {epoch}/{cfg.SOLVER.MAX_EPOCH}: training loss {self.last_epoch_loss:.3f}, validation "
             f"top-1 {results['top1']:.2f} %, loss {results['loss']:.3f}"

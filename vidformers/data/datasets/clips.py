@@ -8,6 +8,7 @@ place: the item says so, and the video counts as a failure.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,8 +18,10 @@ from torch.utils.data import Dataset
 
 from vidformers.data.augment import parse_rand_augment
 from vidformers.data.clip_sampling import test_views, train_clip
-from vidformers.data.readers import VideoReader, VideoReadError, open_video
+from vidformers.data.readers import FrameIndices, VideoReader, VideoReadError, open_video
+from vidformers.data.readers.base import PART_BYTES, ConvertingReader
 from vidformers.data.records import Record
+from vidformers.data.time_limit import within
 from vidformers.data.transforms import RESIZE_MODES, TrainTransform, resize_frames, short_side_size
 from vidformers.data.views import VideoViews, spatial_crops
 
@@ -33,7 +36,7 @@ class TrainClips(Dataset):
     Item: dict of clip uint8 (R, 3, T, crop, crop), label int, index int (of the record asked for), erase_box
     int64 (R, erase_count, 4), erase_seed int64 (R,), failures list of (path, reason, detail) of the videos
     that could not be read on the way. All of it is a function of (seed, epoch, index) and of which files can
-    be read.
+    be read; besides, seconds is the time that (reading, transforms) took.
 
     temporal_sampling is a rule of `clip_sampling`; the clip spans num_frames * sampling_rate frames at
     target_fps. The spatial arguments are those of `transforms.TrainTransform`, rand_augment is a policy such
@@ -59,6 +62,9 @@ class TrainClips(Dataset):
         erase_count: int = 1,
         num_samples: int = 1,
         backend: str = "pyav",
+        frames_fps: float = 30.0,
+        index_cache: str = "",
+        read_timeout: float = 0.0,
         seed: int = 0,
     ) -> None:
         if not records:
@@ -72,7 +78,11 @@ class TrainClips(Dataset):
         self.temporal_sampling = temporal_sampling
         self.num_samples = num_samples
         self.backend = backend
+        self.frames_fps = frames_fps
+        self.index_cache = index_cache
+        self.read_timeout = read_timeout
         self.seed = seed
+        self.item_bytes = num_samples * num_frames * crop_size**2 * 3
         self.transform = TrainTransform(
             crop_size=crop_size,
             jitter_scales=jitter_scales,
@@ -103,6 +113,7 @@ class TrainClips(Dataset):
             # A generator an attempt, so that a clip does not depend on how many others failed before it was
             # drawn.
             generator = np.random.default_rng([self.seed, self._epoch, index, attempt])
+            started = time.perf_counter()
             try:
                 frames = self._read(record.path, generator)
             except VideoReadError as error:
@@ -112,6 +123,7 @@ class TrainClips(Dataset):
             except _KnownBadError:
                 failures.append(self._bad[record.path])
                 continue
+            read = time.perf_counter()
             samples = [self.transform(frames, generator) for _ in range(self.num_samples)]
             return {
                 "clip": torch.stack([clip for clip, _, _ in samples]),
@@ -120,6 +132,7 @@ class TrainClips(Dataset):
                 "erase_box": torch.from_numpy(np.stack([box for _, box, _ in samples])),
                 "erase_seed": torch.tensor([seed for _, _, seed in samples], dtype=torch.int64),
                 "failures": failures,
+                "seconds": (read - started, time.perf_counter() - read),
             }
         path, reason, detail = failures[0]
         raise ValueError(
@@ -141,17 +154,27 @@ class TrainClips(Dataset):
         """The frames of a random clip, uint8 (T, H, W, 3)."""
         if path in self._bad:
             raise _KnownBadError
-        with open_video(path, backend=self.backend) as video:
-            indices = train_clip(
-                self.temporal_sampling,
-                video.num_frames,
-                video.fps,
-                num_frames=self.num_frames,
-                sampling_rate=self.sampling_rate,
-                target_fps=self.target_fps,
-                generator=generator,
-            )
-            return video.get_frames(indices)
+
+        def read() -> torch.Tensor:
+            with open_video(
+                path,
+                self.backend,
+                frames_fps=self.frames_fps,
+                index_cache=self.index_cache,
+                time_limit=self.read_timeout,
+            ) as video:
+                indices = train_clip(
+                    self.temporal_sampling,
+                    video.num_frames,
+                    video.fps,
+                    num_frames=self.num_frames,
+                    sampling_rate=self.sampling_rate,
+                    target_fps=self.target_fps,
+                    generator=generator,
+                )
+                return video.get_frames(indices)
+
+        return within(self.read_timeout, read, path=path, backend=self.backend)
 
 
 class _KnownBadError(Exception):
@@ -164,7 +187,7 @@ class TestVideos(Dataset):
     num_views temporal views by the rule `temporal_sampling` (use_offset: PySlowFast's USE_OFFSET_SAMPLING),
     num_crops spatial ones of `crop_size` after scaling the short side to `short_side`. resize_mode "uint8" or
     "float" (`transforms.resize_frames`). An unreadable video gives an item without views whose `failure` says
-    why.
+    why. frames_fps, index_cache and read_timeout are those of `TrainClips`.
     """
 
     __test__ = False  # pytest takes classes named Test* for tests
@@ -184,6 +207,9 @@ class TestVideos(Dataset):
         use_offset: bool = False,
         resize_mode: str = "uint8",
         backend: str = "pyav",
+        frames_fps: float = 30.0,
+        index_cache: str = "",
+        read_timeout: float = 0.0,
     ) -> None:
         if not records:
             raise ValueError("the list of test videos is empty")
@@ -204,6 +230,13 @@ class TestVideos(Dataset):
         self.crop_size = crop_size
         self.resize_mode = resize_mode
         self.backend = backend
+        self.frames_fps = frames_fps
+        self.index_cache = index_cache
+        self.read_timeout = read_timeout
+        # Of a video twice as wide as high whose views share no frame.
+        self.item_bytes = num_views * num_frames * short_side * 2 * short_side * 3
+        if resize_mode == "float":
+            self.item_bytes *= 4
 
     def __len__(self) -> int:
         return len(self.records)
@@ -218,8 +251,23 @@ class TestVideos(Dataset):
         become the rows of `view_index`.
         """
         record = self.records[index]
+        started, resizing = time.perf_counter(), 0.0
+
+        def resize(frames: torch.Tensor) -> torch.Tensor:
+            nonlocal resizing
+            begun = time.perf_counter()
+            size = short_side_size(frames.shape[1], frames.shape[2], self.short_side)
+            resized = resize_frames(frames, size, mode=self.resize_mode)
+            resizing += time.perf_counter() - begun
+            return resized
+
         try:
-            frames, view_index, damage = self._read(record, frame_rows)
+            frames, view_index, damage = within(
+                self.read_timeout,
+                lambda: self._read(record, frame_rows, resize),
+                path=record.path,
+                backend=self.backend,
+            )
         except VideoReadError as error:
             return VideoViews(
                 frames=torch.zeros((0, 0, 0, 3), dtype=torch.uint8),
@@ -229,26 +277,37 @@ class TestVideos(Dataset):
                 label=record.label,
                 index=index,
                 failure=(error.reason, error.detail),
+                seconds=(time.perf_counter() - started - resizing, resizing),
             )
-        size = short_side_size(frames.shape[1], frames.shape[2], self.short_side)
+        height, width = frames.shape[1:3]
         return VideoViews(
-            frames=resize_frames(frames, size, mode=self.resize_mode),
+            frames=frames,
             view_index=view_index,
-            crops=torch.from_numpy(spatial_crops(*size, self.crop_size, self.num_crops)),
+            crops=torch.from_numpy(spatial_crops(height, width, self.crop_size, self.num_crops)),
             video_id=record.video_id,
             label=record.label,
             index=index,
             damage=damage,
+            seconds=(time.perf_counter() - started - resizing, resizing),
         )
 
     def open(self, record: Record) -> VideoReader:
         """The reader of one video; raises VideoReadError."""
-        return open_video(record.path, backend=self.backend)
+        return open_video(
+            record.path,
+            self.backend,
+            frames_fps=self.frames_fps,
+            index_cache=self.index_cache,
+            time_limit=self.read_timeout,
+        )
 
     def _read(
-        self, record: Record, frame_rows: Callable[[np.ndarray, int], np.ndarray]
+        self,
+        record: Record,
+        frame_rows: Callable[[np.ndarray, int], np.ndarray],
+        resize: Callable[[torch.Tensor], torch.Tensor],
     ) -> tuple[torch.Tensor, torch.Tensor, str]:
-        """-> uint8 (U, H, W, 3) distinct frames of all rows, int64 (R, T) indices into them, damage."""
+        """-> resized (U, h, w, 3) distinct frames of all rows, int64 (R, T) indices into them, damage."""
         with self.open(record) as video:
             views = test_views(
                 self.temporal_sampling,
@@ -262,17 +321,28 @@ class TestVideos(Dataset):
             )
             rows = frame_rows(views, video.num_frames)
             distinct, places = np.unique(rows, return_inverse=True)
-            frames = video.get_frames(distinct)
+            frames = _converted_frames(video, distinct, resize)
             # Only PyAV's reader can tell a damaged video from a sound one.
             damage = "; ".join(getattr(video, "damage", ()))
             return frames, torch.from_numpy(places.reshape(rows.shape).astype(np.int64)), damage
+
+
+def _converted_frames(
+    video: VideoReader, indices: FrameIndices, convert: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """Frames as `convert` makes them, without holding all of them at full size."""
+    if isinstance(video, ConvertingReader):
+        return video.get_converted_frames(indices, convert)
+    count = max(1, PART_BYTES // (video.height * video.width * 3))
+    parts = (indices[first : first + count] for first in range(0, len(indices), count))
+    return torch.cat([convert(video.get_frames(part)) for part in parts])
 
 
 def collate_train(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Items of `TrainClips` -> a batch; the R copies of a clip lie side by side.
 
     clip uint8 (B*R, 3, T, h, w), label and index int64 (B*R,), erase_box int64 (B*R, n, 4), erase_seed int64
-    (B*R,), failures list of (path, reason, detail).
+    (B*R,), failures list of (path, reason, detail), seconds list of B (reading, transforms).
     """
     copies = len(items[0]["clip"])
     batch: dict[str, Any] = {
@@ -281,6 +351,7 @@ def collate_train(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for key in ("label", "index"):
         batch[key] = torch.tensor([item[key] for item in items], dtype=torch.int64).repeat_interleave(copies)
     batch["failures"] = [failure for item in items for failure in item["failures"]]
+    batch["seconds"] = [item["seconds"] for item in items]
     return batch
 
 

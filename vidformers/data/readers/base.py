@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
-__all__ = ["FrameIndices", "VideoReadError", "VideoReader", "check_indices", "local_video_path"]
+__all__ = [
+    "PART_BYTES", "ConvertingReader", "FrameIndices", "VideoReadError", "VideoReader", "check_indices",
+    "local_video_path",
+]  # fmt: skip
 
+# Frames are converted (resized) whenever this many bytes of them are there.
+PART_BYTES = 1 << 26
 FrameIndices = Sequence[int] | np.ndarray | torch.Tensor
 
 
@@ -85,6 +90,19 @@ class VideoReader(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+@runtime_checkable
+class ConvertingReader(Protocol):
+    """A reader that converts frames while it decodes."""
+
+    def get_converted_frames(
+        self, indices: FrameIndices, convert: Callable[[torch.Tensor], torch.Tensor] | None
+    ) -> torch.Tensor:
+        """`get_frames` and then `convert`, without holding all of the frames at full size.
+
+        convert: a function of uint8 (n, H, W, 3) frames, each for itself, such as a resize to (n, h, w, 3).
+        """
 
 
 def check_indices(indices: FrameIndices, num_frames: int, path: str) -> np.ndarray:

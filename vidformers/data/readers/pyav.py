@@ -14,7 +14,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from types import TracebackType
@@ -23,7 +23,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from vidformers.data.readers.base import FrameIndices, VideoReadError, check_indices, local_video_path
+from vidformers.data.readers.base import (
+    PART_BYTES,
+    FrameIndices,
+    VideoReadError,
+    check_indices,
+    local_video_path,
+)
 from vidformers.data.readers.index import (
     PacketIndex,
     describe,
@@ -271,11 +277,17 @@ class PyAVReader:
 
     def get_frames(self, indices: FrameIndices) -> torch.Tensor:
         """See :meth:`VideoReader.get_frames`. Each distinct frame is decoded and converted once."""
+        return self.get_converted_frames(indices, None)
+
+    def get_converted_frames(
+        self, indices: FrameIndices, convert: Callable[[torch.Tensor], torch.Tensor] | None
+    ) -> torch.Tensor:
+        """See :meth:`ConvertingReader.get_converted_frames`."""
         if self._closed:
             raise ValueError(f"video '{self.path}' is closed; open it again to read frames")
         wanted, rows = np.unique(check_indices(indices, self._num_frames, self.path), return_inverse=True)
         try:
-            frames = torch.from_numpy(self._fetch(wanted))
+            frames = self._fetch(wanted, convert)
         except Exception as error:
             raise self._as_read_error(error) from error
         if len(rows) == len(wanted) and (np.diff(rows) > 0).all():
@@ -325,11 +337,13 @@ class PyAVReader:
         self._container, self._stream = self._open_stream()
         return self._container, self._stream
 
-    def _fetch(self, wanted: np.ndarray) -> np.ndarray:
+    def _fetch(
+        self, wanted: np.ndarray, convert: Callable[[torch.Tensor], torch.Tensor] | None
+    ) -> torch.Tensor:
         """wanted: (U,) distinct ascending indices -> (U, H, W, 3)"""
         if self._trusted:
             try:
-                sink = _Sink(self, len(wanted))
+                sink = _Sink(self, len(wanted), convert)
                 if self._fetch_by_pts(wanted, sink):
                     return sink.frames()
                 found = self._count_instead()
@@ -342,7 +356,7 @@ class PyAVReader:
                     f"frame {int(wanted[-1])} is wanted, {found} frames decode",
                     self.backend,
                 )
-        sink = _Sink(self, len(wanted))
+        sink = _Sink(self, len(wanted), convert)
         rows = {int(index): row for row, index in enumerate(wanted)}
         for index, frame in enumerate(self._frames_from_start()):
             if index in rows:
@@ -532,10 +546,18 @@ def _decode_through(container: InputContainer, stream: VideoStream) -> Iterator[
 class _Sink:
     """The frames of one request, converted to RGB and turned upright as they arrive."""
 
-    def __init__(self, reader: PyAVReader, num_rows: int) -> None:
+    def __init__(
+        self,
+        reader: PyAVReader,
+        num_rows: int,
+        convert: Callable[[torch.Tensor], torch.Tensor] | None,
+    ) -> None:
         self._reader = reader
         self._num_rows = num_rows
-        self._out: np.ndarray | None = None
+        self._convert = convert
+        self._part: np.ndarray | None = None  # frames as decoded: all of them, or those not yet converted
+        self._part_rows: list[int] = []
+        self._out: torch.Tensor | None = None
 
     def put(self, row: int, frame: VideoFrame) -> None:
         reader = self._reader
@@ -560,11 +582,32 @@ class _Sink:
         if reader._apply_rotation:
             assert reader._orientation is not None
             image = turn(image, reader._orientation)
-        if self._out is None:
-            self._out = np.empty((self._num_rows, *image.shape), dtype=np.uint8)
-        self._out[row] = image
+        if self._part is None:
+            count = self._num_rows
+            if self._convert is not None:
+                count = min(count, max(1, PART_BYTES // image.nbytes))
+            self._part = np.empty((count, *image.shape), dtype=np.uint8)
+        if self._convert is None:
+            self._part[row] = image
+            return
+        self._part[len(self._part_rows)] = image
+        self._part_rows.append(row)
+        if len(self._part_rows) == len(self._part):
+            self._convert_part()
 
-    def frames(self) -> np.ndarray:
+    def _convert_part(self) -> None:
+        assert self._part is not None and self._convert is not None
+        converted = self._convert(torch.from_numpy(self._part[: len(self._part_rows)]))
+        if self._out is None:
+            self._out = torch.empty((self._num_rows, *converted.shape[1:]), dtype=converted.dtype)
+        self._out[self._part_rows] = converted
+        self._part_rows = []
+
+    def frames(self) -> torch.Tensor:
+        if self._convert is None:
+            return torch.from_numpy(self._part)
+        if self._part_rows:
+            self._convert_part()
         assert self._out is not None
         return self._out
 
