@@ -211,6 +211,25 @@ def test_several_draws_by_hand():
     assert row["smallest_detectable_difference"] == pytest.approx(100 * z * math.sqrt(10 / 24 / 6), abs=1e-3)
 
 
+def test_draws_that_agree_are_worth_one_draw():
+    labels = np.arange(100) % 4
+    once, frozen = perturbed("shuffle", [balanced(60)], 4), perturbed("freeze[middle]", [balanced(40)], 4)
+    thrice = perturbed("shuffle", [balanced(60)] * 3, 4)
+    one = rows_of(table_of(labels, balanced(90), once, frozen))["shuffle"]
+    three = rows_of(table_of(labels, balanced(90), thrice, frozen))["shuffle"]
+    for name in (
+        "top1",
+        "top1_interval",
+        "delta",
+        "delta_interval",
+        "order_score_chance",
+        "order_score_static",
+    ):
+        assert three[name] == one[name], name
+    assert one["p_value"] == pytest.approx(2 / 2**30, rel=1e-3)
+    assert three["p_value"] == pytest.approx(2 / 2**30, rel=1e-2)
+
+
 def test_a_tie_counts_against_the_label():
     table = table_of([0, 1], [0, 1], perturbed("reverse", [[0, 1]], 2))
     even = PerturbedScores("shuffle", np.full((2, 1, 2), 0.5, np.float32), np.full((2, 1), 0.5))
@@ -276,6 +295,12 @@ def test_there_is_no_order_score_without_a_clear_gap():
     for row in summary["perturbations"]:
         assert row["order_score_chance"] is None and row["order_score_static"] is None
     assert summary["range_curves"] == {"block_shuffle": None, "local_shuffle": None}
+
+
+def test_three_right_answers_are_no_clear_gap():
+    # A bootstrap of three right answers knows no other; Wilson's interval starts at 44 %, below the majority.
+    row = rows_of(table_of([0, 1, 0], [0, 1, 0], perturbed("shuffle", [[1, 0, 1]], 2)))["shuffle"]
+    assert row["delta"] == -100 and row["order_score_chance"] is None
 
 
 def test_the_static_floor_is_the_middle_frame_or_the_best_plain_freeze():
@@ -404,6 +429,12 @@ def test_the_last_bits_of_the_scores_do_not_show():
         ],
     )
     assert summary_of(noisy) == summary_of(table)
+
+
+def test_the_chance_of_a_group_is_a_guess_among_its_own_classes():
+    summary = summary_of(random_table(0))
+    assert summary["chance"] == 25.0
+    assert {group["chance"] for group in summary["perturbations"][0]["groups"]} == {50.0}
 
 
 def test_a_saved_table_gives_the_same_summary(tmp_path):
