@@ -1,0 +1,1 @@
+"""What the scripts of data_prep/ share: which files, worker processes, resumable reports, writing lists."""

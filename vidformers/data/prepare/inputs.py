@@ -1,0 +1,108 @@
+"""Which files a script of data_prep/ works on, and how it ends."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from vidformers.data.datasets.kinetics import read_list
+from vidformers.data.records import VIDEO_EXTENSIONS
+
+LIST_EXTENSIONS = (".csv", ".txt", ".tsv")
+
+
+def script_parser(doc: str | None) -> argparse.ArgumentParser:
+    """A parser that shows the script's docstring, example and all, as it is written."""
+    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def add_input_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds inputs, --prefix and --separator, for `collect_videos`."""
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="folder of videos, list, or video file")
+    parser.add_argument("--prefix", default="", metavar="DIR", help="put before relative paths of lists")
+    parser.add_argument("--separator", default=" ", help="between path and label in lists (a space)")
+
+
+def add_worker_arguments(parser: argparse.ArgumentParser, *, time_limit: float) -> None:
+    """Adds --workers, --time-limit and --dry-run."""
+    parser.add_argument("--workers", type=positive_int, default=os.cpu_count() or 1, help="processes (cores)")
+    parser.add_argument(
+        "--time-limit",
+        type=positive_float,
+        default=time_limit,
+        metavar="S",
+        help="seconds a file (%(default)g)",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done and do nothing")
+
+
+def positive_int(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
+
+
+def positive_float(text: str) -> float:
+    if not (number := float(text)) > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
+def collect_videos(inputs: Sequence[str], *, prefix: str, separator: str) -> list[str]:
+    """The video files of folders (searched through), lists and single files; each once, in order.
+
+    Says on stderr which files of a folder were passed over. Raises FileNotFoundError or ValueError if an
+    input is not there or holds no video.
+    """
+    found: dict[str, None] = {}
+    for text in inputs:
+        if os.path.isdir(text):
+            paths = _folder_videos(text)
+        elif text.lower().endswith(LIST_EXTENSIONS):
+            paths = [record.path for record in read_list(text, path_prefix=prefix, separator=separator)]
+        elif os.path.lexists(text):
+            paths = [text]
+        else:
+            raise FileNotFoundError(f"there is no '{text}'; give a folder of videos, a list, or a video file")
+        found.update(dict.fromkeys(paths))
+    return list(found)
+
+
+def _folder_videos(root: str) -> list[str]:
+    videos: list[str] = []
+    passed_over: Counter[str] = Counter()
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        # A folder named like a video is no place to look for videos: it is one that went wrong.
+        odd = [name for name in subfolders if name.lower().endswith(VIDEO_EXTENSIONS)]
+        subfolders[:] = sorted(name for name in subfolders if name not in odd and not name.startswith("."))
+        for name in sorted([*files, *odd]):
+            if name.startswith("."):
+                continue
+            if name.lower().endswith(VIDEO_EXTENSIONS):
+                videos.append(os.path.join(folder, name))
+            else:
+                passed_over[os.path.splitext(name)[1].lower() or "no extension"] += 1
+    if not videos:
+        raise ValueError(
+            f"there is no video below '{root}'; videos are known by their extension: "
+            f"{' '.join(VIDEO_EXTENSIONS)}"
+        )
+    if passed_over:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in passed_over.most_common(5))
+        print(f"{root}: passed over {sum(passed_over.values())} other files ({kinds})", file=sys.stderr)
+    return videos
+
+
+def exit_with(main: Callable[[], int]) -> None:
+    """Ends the process with the code that `main` returns, or with 2 and one line if the usage is wrong."""
+    try:
+        sys.exit(main())
+    except (ValueError, OSError) as error:
+        print(f"{os.path.basename(sys.argv[0])}: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"{os.path.basename(sys.argv[0])}: stopped; the same command goes on", file=sys.stderr)
+        sys.exit(130)
