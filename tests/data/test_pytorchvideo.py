@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import vidformers
 from tests.data.video_files import ROOT, reference_frames, write_video
 from vidformers.compat import prepare_pytorchvideo
 from vidformers.data import clip_sampling
@@ -20,6 +21,8 @@ from vidformers.data.datasets.clips import TestVideos as VideosDataset
 from vidformers.data.datasets.clips import TrainClips
 from vidformers.data.readers import open_video
 from vidformers.data.records import Record
+from vidformers.data.transforms import normalize_clips
+from vidformers.data.views import gather_views
 
 prepare_pytorchvideo()
 theirs = pytest.importorskip("pytorchvideo.data")
@@ -293,6 +296,55 @@ def test_our_reader_finds_frames_by_time_in_a_file_with_a_gap_and_a_late_start(t
     assert clip is not None and indices_of(clip, frames) == [15, 16, 17, 18, 19]
     assert video.name == "gap.mkv" and video.duration == pytest.approx(5.0, abs=0.15)
     video.close()
+
+
+def test_get_clip_gives_what_their_encoded_video_gives(video: Path) -> None:
+    from pytorchvideo.data.encoded_video import EncodedVideo
+
+    their = EncodedVideo.from_path(str(video), decode_audio=False)
+    ours = bridge.ReaderVideo.from_path(video)
+    assert ours.name == their.name and ours.duration == pytest.approx(float(their.duration), rel=1e-3)
+    for start, end in ((0, 1), (Fraction(1, 3), 2), (1.5, 3.25), (3, 10), (2, float("inf"))):
+        clip, expected = (each.get_clip(start, end)["video"] for each in (ours, their))
+        assert clip is not None and torch.equal(clip, expected), (start, end)
+    assert ours.get_clip(4, 5)["video"] is None
+    ours.close()
+    their.close()
+
+
+@pytest.mark.parametrize("whose_reader", ["theirs", "ours"])
+def test_their_dataset_feeds_our_model(video: Path, whose_reader: str) -> None:
+    """Their dataset, sampler and transforms, torch's collate; the model sees what our test dataset shows."""
+    from pytorchvideo.transforms import ApplyTransformToKey, ShortSideScale, UniformTemporalSubsample
+    from torchvision.transforms import CenterCrop, Compose
+
+    transform = ApplyTransformToKey(
+        "video", Compose([UniformTemporalSubsample(4), ShortSideScale(32), CenterCrop(32)])
+    )
+    sampler = make_clip_sampler("constant_clips_per_video", Fraction(32, 30), 2)
+    dataset = their_dataset([video, video], sampler, transform=transform)
+    if whose_reader == "ours":
+        dataset.video_path_handler = bridge.ReaderPathHandler()
+    (batch,) = torch.utils.data.DataLoader(dataset, batch_size=4)
+    assert batch["label"].tolist() == [0, 0, 1, 1] and batch["clip_index"].tolist() == [0, 1, 0, 1]
+    clips = normalize_clips(batch["video"], (0.45,) * 3, (0.225,) * 3)
+    model = vidformers.create_model("mvit_tiny", num_classes=2, num_frames=4, image_size=32).eval()
+    with torch.inference_mode():
+        logits = model(clips)
+    assert logits.shape == (4, 2) and torch.equal(logits[:2], logits[2:])
+    own = VideosDataset(
+        [Record(str(video), 0, "clip")],
+        num_frames=4,
+        sampling_rate=8,
+        num_views=1,
+        num_crops=1,
+        short_side=32,
+        crop_size=32,
+        temporal_sampling=bridge.SamplerRule(sampler),
+        resize_mode="float",
+    )
+    views = gather_views(own[0], [0, 1], mean=(0.45,) * 3, std=(0.225,) * 3, device="cpu")
+    assert torch.allclose(clips[:2], views, atol=1e-5)
 
 
 def test_their_dataset_goes_on_after_a_video_that_ours_cannot_read(video: Path, tmp_path: Path) -> None:

@@ -7,6 +7,10 @@
     dataset = LabeledVideoDataset(paths, ViewClipSampler(num_frames=16, sampling_rate=4, num_views=5))
     dataset.video_path_handler = ReaderPathHandler()                       # our reader, their dataset
     test = TestVideos(records, temporal_sampling=SamplerRule(their_sampler), num_frames=16, ...)
+    clip = ReaderVideo.from_path("video.mp4").get_clip(2.0, 4.5)["video"]  # as their EncodedVideo does it
+
+The samples of their datasets are clips (C, T, H, W) on the scale 0..255: `transforms.normalize_clips` makes
+of a batch of them what our models take.
 
 pytorchvideo thinks in seconds and we in frames. Seconds become frames by its own rule: a clip holds the
 frames with ``ceil(start / time_base) <= timestamp < ceil(end / time_base)``, computed with fractions. (With
@@ -283,6 +287,13 @@ class ReaderVideo:
             self._pts, self._time_base = np.arange(reader.num_frames), 1 / rate
         else:
             self._pts, self._time_base = np.asarray(pts) - int(pts[0]), reader.time_base  # type: ignore[attr-defined]
+
+    @classmethod
+    def from_path(
+        cls, file_path: str | os.PathLike[str], *, backend: str = "pyav", num_frames: int | None = None
+    ) -> ReaderVideo:
+        """Takes the place of ``EncodedVideo.from_path``. Audio is not read. Raises VideoReadError."""
+        return cls(open_video(file_path, backend), num_frames=num_frames)
 
     @property
     def name(self) -> str:

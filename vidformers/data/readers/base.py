@@ -16,7 +16,7 @@ __all__ = [
 ]  # fmt: skip
 
 # Frames are converted (resized) whenever this many bytes of them are there.
-PART_BYTES = 1 << 26
+PART_BYTES = 1 << 24
 FrameIndices = Sequence[int] | np.ndarray | torch.Tensor
 
 
