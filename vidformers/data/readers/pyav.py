@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-__all__ = ["PyAVReader", "StreamFacts", "turn"]
+__all__ = ["PyAVReader", "StreamFacts", "decode_through", "turn"]
 
 _DAMAGED = "truncated or damaged"
 # Decoders known to obey skip_frame packet by packet. dav1d, for one, reads it only when it is opened.
@@ -443,7 +443,7 @@ class PyAVReader:
 
     def _frames_from_start(self) -> Iterator[VideoFrame]:
         """Every frame in output order, from a fresh container."""
-        for number, frame in enumerate(_decode_through(*self._reopen())):
+        for number, frame in enumerate(decode_through(*self._reopen())):
             self.num_decoded_frames += 1
             if frame.is_corrupt:
                 self._corrupt.add(number)
@@ -482,7 +482,7 @@ class PyAVReader:
         """Looks at the file's first frame, beside whatever is being decoded."""
         container, stream = self._open_stream()
         try:
-            frame = next(_decode_through(container, stream), None)
+            frame = next(decode_through(container, stream), None)
             if frame is None:
                 raise VideoReadError(self.path, "no frames", "no frame of the video decodes", self.backend)
             self._size, self._orientation = (frame.height, frame.width), _display_orientation(frame)
@@ -527,7 +527,7 @@ class PyAVReader:
         return VideoReadError(self.path, _DAMAGED, f"decoding failed ({describe(error)})", self.backend)
 
 
-def _decode_through(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+def decode_through(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
     """Every frame in output order, from where a freshly opened container stands."""
     started = False
     for packet in container.demux(stream):
