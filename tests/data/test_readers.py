@@ -24,7 +24,7 @@ from tests.data.video_files import (
     write_video,
 )
 from vidformers.data.readers import BACKENDS, VideoReader, VideoReadError, open_video
-from vidformers.data.readers.pyav import PyAVReader, _decode_through
+from vidformers.data.readers.pyav import PyAVReader, decode_through
 
 HAS_DECORD = subprocess.run([sys.executable, "-c", "import decord"], capture_output=True).returncode == 0
 needs_decord = pytest.mark.skipif(not HAS_DECORD, reason="decord is not installed")
@@ -327,7 +327,7 @@ def test_packets_that_do_not_decode_are_passed_over_only_at_the_start() -> None:
         def demux(self, stream: object) -> list[Packet]:
             return [Packet(), Packet(), Packet("a"), Packet("b", "c"), Packet(), Packet("d")]
 
-    frames = _decode_through(Container(), None)  # type: ignore[arg-type]
+    frames = decode_through(Container(), None)  # type: ignore[arg-type]
     assert [next(frames), next(frames), next(frames)] == ["a", "b", "c"]
     with pytest.raises(ValueError, match="broken"):
         next(frames)
