@@ -230,6 +230,21 @@ class TestTranslation:
     def test_dataset_names_are_kept(self, write):
         cfg, _ = load(write(tree_of("ImageNet__MVITv2_T")))
         assert (cfg.TRAIN.DATASET, cfg.TEST.DATASET) == ("imagenet", "imagenet")
+        assert (cfg.DATA.DECODING_BACKEND, cfg.DATA.NUM_FRAMES) == ("frames", 1)
+
+    @pytest.mark.parametrize(
+        ("dataset", "rule"), [("kinetics", "slowfast"), ("ssv2", "segment"), ("charades", "uniform")]
+    )
+    def test_frames_are_chosen_as_the_dataset_classes_do(self, dataset, rule):
+        data = {"REVERSE_INPUT_CHANNEL": dataset != "kinetics"}
+        tree = {"MVIT": {}, "TRAIN": {"DATASET": dataset}, "DATA": data}
+        assert translate_pyslowfast(tree)["DATA"]["TEMPORAL_SAMPLING"] == rule
+
+    @pytest.mark.parametrize("loss", ["bce", "bce_logit"])
+    def test_multi_label(self, loss):
+        model = {"MODEL_NAME": "MViT", "HEAD_ACT": "sigmoid", "LOSS_FUNC": loss}
+        tree = {"MVIT": {}, "MODEL": model, "DATA": {"MULTI_LABEL": True}}
+        assert translate_pyslowfast(tree)["MODEL"]["LOSS_FUNC"] == "bce_logit"
 
     def test_precision_and_optimiser(self):
         tree = {"MVIT": {}, "TRAIN": {"MIXED_PRECISION": True}, "SOLVER": {"OPTIMIZING_METHOD": "mt_adamw"}}
@@ -299,7 +314,10 @@ class TestRefusals:
             ({"MVIT": {}, "SOLVER": {"LARS_ON": True}}, "SOLVER.LARS_ON"),
             ({"MVIT": {}, "DATA": {"MULTI_LABEL": True}}, "DATA.MULTI_LABEL"),
             ({"MVIT": {}, "MODEL": {"MODEL_NAME": "MViT", "HEAD_ACT": "sigmoid"}}, "MODEL.HEAD_ACT"),
-            ({"MVIT": {}, "MODEL": {"MODEL_NAME": "MViT", "LOSS_FUNC": "bce_logit"}}, "MODEL.LOSS_FUNC"),
+            (
+                {"MVIT": {}, "MODEL": {"MODEL_NAME": "MViT", "LOSS_FUNC": "contrastive_loss"}},
+                "MODEL.LOSS_FUNC",
+            ),
             ({"MVIT": {}, "TASK": "ssl"}, "TASK"),
         ],
     )

@@ -3,11 +3,16 @@
 import numpy as np
 import pytest
 
+from vidformers.data.records import Record
 from vidformers.engine.predictions import (
     Predictions,
     accuracy,
+    average_precisions,
     confidence_interval_95,
     evenly_spaced_views,
+    label_array,
+    mean_average_precision,
+    mean_loss,
     summarize,
     topk_hits,
 )
@@ -87,3 +92,52 @@ def test_saved_predictions_need_no_pickle(tmp_path):
         assert saved["view_scores"].shape == (1, 2, 2)
         assert np.allclose(saved["scores"], [[0.6, 0.4]])
         assert saved["failed"].tolist() == [False]
+
+
+def test_average_precision_is_scikit_learns():
+    """average_precision_score of scikit-learn 1.9.1 for these arrays, in which many scores are equal."""
+    generator = np.random.default_rng(7)
+    scores, labels = np.round(generator.random((12, 5)), 1), generator.random((12, 5)) < 0.3
+    labels[:, 4] = False
+    expected = [0.5277777777777778, 0.14285714285714285, 0.26666666666666666, 0.2272727272727273]
+    assert np.allclose(average_precisions(scores, labels)[:4], expected)
+    assert np.isnan(average_precisions(scores, labels)[4])
+    assert mean_average_precision(scores, labels) == pytest.approx(100 * np.mean(expected))
+    assert np.isnan(mean_average_precision(scores, np.zeros_like(labels)))
+
+
+def test_average_precision_by_hand_and_with_an_unreadable_video():
+    scores = np.array([[0.9], [0.8], [0.7], [0.6]])
+    labels = np.array([[True], [False], [True], [False]])
+    assert average_precisions(scores, labels)[0] == pytest.approx((1 + 2 / 3) / 2)
+    scores[0] = np.nan  # now the last of four
+    assert average_precisions(scores, labels)[0] == pytest.approx((1 / 2 + 2 / 4) / 2)
+
+
+def test_sets_of_labels():
+    records = [Record("a", -1, "a", (0, 2)), Record("b", -1, "b", ()), Record("c", -1, "c", (1,))]
+    labels = label_array(records, 3)
+    assert labels.tolist() == [[True, False, True], [False] * 3, [False, True, False]]
+    assert label_array([Record("a", 4, "a")], 9).tolist() == [4]
+    scores = np.array([[0.1, 0.5, 0.9], [0.9, 0.1, 0.1], [0.6, 0.3, 0.6]])
+    assert topk_hits(scores, labels, 1).tolist() == [True, False, False]
+    assert topk_hits(scores, labels, 2).tolist() == [True, False, False]
+    assert topk_hits(scores, labels, 3).tolist() == [True, False, True]
+    predictions = table(scores[:, None].repeat(2, 1).tolist(), [0] * 3, [False] * 3)
+    predictions.labels = labels
+    logs = [0.1, 0.5, 0.9, 0.1, 0.9, 0.9, 0.4, 0.3, 0.4]  # of the right answer for each video and class
+    assert mean_loss(predictions) == pytest.approx(-np.log(logs).mean(), rel=1e-6)
+    results = summarize(predictions, ["x", "y", "z"])
+    assert results["top1"] == pytest.approx(100 / 3)
+    assert [(row["name"], row["num_videos"]) for row in results["per_class"]] == [
+        ("x", 1),
+        ("y", 1),
+        ("z", 1),
+    ]
+
+
+def test_the_loss_is_that_of_the_readable_videos():
+    predictions = table(
+        [[[0.5, 0.5]] * 2, [[np.nan] * 2] * 2, [[0.2, 0.8]] * 2], [0, 0, 1], [False, True, False]
+    )
+    assert mean_loss(predictions) == pytest.approx(-(np.log(0.5) + np.log(0.8)) / 2, rel=1e-6)

@@ -19,7 +19,7 @@ _C.MODEL.NAME = "mvit_b_16x4"
 _C.MODEL.NUM_CLASSES = 400
 # Constructor arguments of the model that differ from its registered size, by their lower-case names.
 _C.MODEL.ARGS = CfgNode(new_allowed=True)
-# Training loss: "soft_cross_entropy" takes class distributions; "cross_entropy" labels only, so no MixUp.
+# "soft_cross_entropy" (for MixUp), "cross_entropy", or "bce_logit" (a sigmoid a class, for sets of labels).
 _C.MODEL.LOSS_FUNC = "cross_entropy"
 # Train through torch.compile (validation and testing run the model as it is).
 _C.MODEL.COMPILE = False
@@ -224,7 +224,7 @@ _C.LOG_PERIOD = 10
 
 # Keys that take one of a few words.
 CHOICES: Mapping[str, tuple[str, ...]] = {
-    "MODEL.LOSS_FUNC": ("cross_entropy", "soft_cross_entropy"),
+    "MODEL.LOSS_FUNC": ("cross_entropy", "soft_cross_entropy", "bce_logit"),
     "DATA.DECODING_BACKEND": ("pyav", "decord", "torchcodec", "frames"),
     "DATA.TEMPORAL_SAMPLING": ("slowfast", "uniform", "segment"),
     "DATA.RESIZE_MODE": ("uint8", "float"),

@@ -230,9 +230,7 @@ _UNSUPPORTED: Mapping[str, str] = {
     "MULTIGRID.LONG_CYCLE": "multigrid training",
     "MULTIGRID.SHORT_CYCLE": "multigrid training",
     "DEMO.ENABLE": "the demo",
-    "MODEL.HEAD_ACT": "a head activation other than softmax",
     "MODEL.DETACH_FINAL_FC": "linear probing",
-    "DATA.MULTI_LABEL": "multi-label classification",
     "DATA.TRAIN_JITTER_FPS": "random frame rates",
     "DATA.TRAIN_JITTER_MOTION_SHIFT": "crops that move during the clip",
     "DATA.TRAIN_CROP_NUM_TEMPORAL": "several clips of a video in a training batch",
@@ -511,7 +509,21 @@ def _translate_data(full: Tree, ours: Tree, where: Where) -> None:
     # PySlowFast's torchvision reader no longer exists; both of its readers give the frames that ours gives.
     backend = data["DECODING_BACKEND"]
     ours["DATA"]["DECODING_BACKEND"] = "pyav" if backend == "torchvision" else backend
-    ours["DATA"]["TEMPORAL_SAMPLING"] = "slowfast"
+    if full["TRAIN"]["DATASET"] == "imagenet":
+        ours["DATA"]["DECODING_BACKEND"] = "frames"
+    if full["MVIT"]["PATCH_2D"]:  # an image is a clip of one frame, whatever NUM_FRAMES says
+        ours["DATA"]["NUM_FRAMES"] = 1
+    # What PySlowFast's dataset classes do: a frame a segment; frames exactly SAMPLING_RATE apart.
+    rules = {"ssv2": "segment", "charades": "uniform"}
+    ours["DATA"]["TEMPORAL_SAMPLING"] = rules.get(full["TRAIN"]["DATASET"], "slowfast")
+    activation = "sigmoid" if data["MULTI_LABEL"] else "softmax"
+    if full["MODEL"]["HEAD_ACT"] != activation:
+        raise ValueError(
+            f"MODEL.HEAD_ACT is {full['MODEL']['HEAD_ACT']!r}{where('MODEL.HEAD_ACT')} with DATA.MULTI_LABEL "
+            f"{data['MULTI_LABEL']}; the only value supported is {activation!r}."
+        )
+    if full["MODEL"]["LOSS_FUNC"] == "bce":  # of probabilities there, of logits here: the same loss
+        ours["MODEL"]["LOSS_FUNC"] = "bce_logit"
     ours["DATA"]["RESIZE_MODE"] = "float"
     blue_first = full["TRAIN"]["DATASET"] in _BLUE_FIRST_DATASETS
     if data["REVERSE_INPUT_CHANNEL"]:

@@ -35,6 +35,18 @@ class Record:
 NO_LABEL = -1
 
 
+def labels_between(record: Record, start: float, end: float) -> tuple[int, ...]:
+    """The labels of the actions that happen between two times (seconds) of a video; all its labels if it is
+    not known when they happen.
+
+    >>> labels_between(Record("a", NO_LABEL, "a", (2, 5), ((2, 0.0, 4.0), (5, 3.5, 9.0))), 4.5, 6.0)
+    (5,)
+    """
+    if not record.actions:
+        return record.labels or ()
+    return tuple(sorted({label for label, begin, stop in record.actions if begin <= end and stop >= start}))
+
+
 def check_labels(records: Sequence[Record], num_classes: int, *, source: str = "the list") -> None:
     """Raise ValueError if a label does not fit a model of `num_classes` classes; `source` names the list."""
     highest = [max((record.label, *(record.labels or ()))) for record in records]

@@ -40,6 +40,11 @@ def ablate(cfg: CfgNode, videos: VideoList | None = None) -> dict[str, object]:
     """
     output = Path(cfg.OUTPUT_DIR)
     videos = videos or load_videos(cfg, "test")
+    if videos.is_multi_label:
+        raise ValueError(
+            f"the ablation compares top-1 accuracies, but the videos of {videos.source} have several labels "
+            "each; set ABLATION.ENABLE False, or TEST.DATASET to one with a label a video"
+        )
     device = resolve_device(cfg.DEVICE)
     torch.manual_seed(cfg.RNG_SEED)
     model = build_model(cfg)

@@ -47,6 +47,7 @@ def load_videos(cfg: CfgNode, split: str) -> VideoList:
         "path_prefix": cfg.DATA.PATH_PREFIX,
         "separator": cfg.DATA.PATH_LABEL_SEPARATOR,
         "split_number": cfg.DATA.SPLIT_NUMBER,
+        "backend": cfg.DATA.DECODING_BACKEND,
         "split_file": Path(cfg.OUTPUT_DIR) / "folder_split.json",
         "new_split": cfg.TRAIN.ENABLE and name == cfg.TRAIN.DATASET,
         "seed": cfg.RNG_SEED,
@@ -62,6 +63,11 @@ def load_videos(cfg: CfgNode, split: str) -> VideoList:
     for note in videos.notes:
         say(note)
     check_labels(videos.records, cfg.MODEL.NUM_CLASSES, source=videos.source)
+    if videos.is_multi_label and cfg.MODEL.LOSS_FUNC != "bce_logit":
+        raise ValueError(
+            f"the videos of {videos.source} have several labels each, but MODEL.LOSS_FUNC is "
+            f"{cfg.MODEL.LOSS_FUNC!r}; set MODEL.LOSS_FUNC bce_logit (a sigmoid a class)."
+        )
     _say_missing(videos)
     return videos
 
@@ -106,6 +112,7 @@ def build_train_loader(cfg: CfgNode, videos: VideoList) -> DataLoader:
         sampling_rate=cfg.DATA.SAMPLING_RATE,
         target_fps=cfg.DATA.TARGET_FPS,
         temporal_sampling=cfg.DATA.TEMPORAL_SAMPLING,
+        num_classes=cfg.MODEL.NUM_CLASSES,
         crop_size=cfg.DATA.TRAIN_CROP_SIZE,
         jitter_scales=tuple(cfg.DATA.TRAIN_JITTER_SCALES),
         area_range=tuple(cfg.DATA.TRAIN_JITTER_SCALES_RELATIVE) or None,

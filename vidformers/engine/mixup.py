@@ -84,6 +84,14 @@ class MixUp:
         return mixed, 1.0 - (bottom - top) * (right - left) / (height * width)
 
 
+def binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean over the batch and the classes of the cross-entropy of each class's sigmoid, in float32.
+
+    Logits (B, K); targets (B, K) from 0 to 1. PySlowFast's `bce_logit`.
+    """
+    return F.binary_cross_entropy_with_logits(logits.float(), targets.float())
+
+
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean over the batch of -sum(targets * log_softmax(logits)), in float32.
 

@@ -12,13 +12,15 @@ from typing import Literal
 
 import numpy as np
 
+from vidformers.data.records import Record
+
 
 @dataclass
 class Predictions:
     """Class probabilities of every view; rows of unreadable videos are NaN and `failed` says so."""
 
     video_ids: list[str]
-    labels: np.ndarray  # (N,) int64
+    labels: np.ndarray  # (N,) int64; (N, K) bool if a video has a set of labels
     view_scores: np.ndarray  # (N, V, K) float32 probabilities
     failed: np.ndarray  # (N,) bool
     num_temporal_views: int
@@ -58,12 +60,57 @@ class Predictions:
 def topk_hits(scores: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
     """(N,) whether the label is among the k highest of (N, K) scores; a NaN row never hits; k > K means K.
 
-    A tie counts against the label, so that constant scores do not look like knowledge.
+    Of a set of labels one is enough. A tie counts against the label, so that constant scores do not look like
+    knowledge.
     """
     num_classes = scores.shape[1]
-    own = scores[np.arange(len(labels)), labels][:, None]
-    rank = (scores >= own).sum(axis=1)  # 1 = best; comparisons with NaN are False, which gives 0
-    return (rank >= 1) & (rank <= min(k, num_classes))
+    is_label = labels if labels.ndim == 2 else labels[:, None] == np.arange(num_classes)
+    own = np.where(is_label, scores, -np.inf).max(axis=1)
+    rank = 1 + ((scores >= own[:, None]) & ~is_label).sum(axis=1)  # 1 = best
+    return np.isfinite(own) & (rank <= min(k, num_classes))
+
+
+def average_precisions(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(K,): for each class the mean, over its videos, of the precision among all that score as high; NaN for
+    a class without videos.
+
+    scores (N, K), labels (N, K) bool. scikit-learn's average_precision_score (no interpolation, equal scores
+    are one threshold), which PySlowFast averages over the classes. A video with NaN scores ranks last.
+    """
+    result = np.full(scores.shape[1], np.nan)
+    for label in np.flatnonzero(labels.any(axis=0)):
+        column = np.where(np.isnan(scores[:, label]), -np.inf, scores[:, label])
+        order = np.argsort(-column, kind="stable")
+        column, positive = column[order], labels[order, label]
+        # The last place of each run of equal scores.
+        ends = np.append(np.flatnonzero(column[1:] != column[:-1]), len(column) - 1)
+        found = positive.cumsum()[ends]
+        result[label] = (np.diff(found, prepend=0) * found / (ends + 1)).sum() / positive.sum()
+    return result
+
+
+def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Mean average precision in percent over the classes that occur; NaN if none does."""
+    occurring = labels.any(axis=0)
+    return float(average_precisions(scores, labels)[occurring].mean() * 100) if occurring.any() else np.nan
+
+
+def mean_loss(predictions: Predictions) -> float:
+    """Cross-entropy of the ensemble over the readable videos (binary, a class, for sets of labels)."""
+    scores = predictions.ensemble()[~predictions.failed].clip(1e-12, 1)
+    labels = predictions.labels[~predictions.failed]
+    if not len(labels):
+        return float("nan")
+    if labels.ndim == 2:
+        return float(-np.where(labels, np.log(scores), np.log((1 - scores).clip(1e-12))).mean())
+    return float(-np.log(scores[np.arange(len(labels)), labels]).mean())
+
+
+def label_array(records: Sequence[Record], num_classes: int) -> np.ndarray:
+    """The labels of a list as `Predictions` has them."""
+    if not records or records[0].labels is None:
+        return np.array([record.label for record in records], dtype=np.int64)
+    return np.array([[k in (r.labels or ()) for k in range(num_classes)] for r in records], dtype=bool)
 
 
 def accuracy(hits: np.ndarray, among: np.ndarray | None = None) -> float:
@@ -93,12 +140,15 @@ def evenly_spaced_views(count: int, total: int) -> list[int]:
 def summarize(predictions: Predictions, class_names: Sequence[str] | None) -> dict[str, object]:
     """The numbers of `test_results.json`; top-1 and top-5 in percent over *all* videos of the list.
 
-    An unreadable video counts as wrong there, and is left out in `top1_readable` and `top5_readable`.
+    An unreadable video counts as wrong there, and is left out in `top1_readable` and `top5_readable`. Where
+    videos have sets of labels, top-k asks for one of them, and `map` is the mean average precision (percent;
+    unreadable videos rank last).
     """
     labels, readable = predictions.labels, ~predictions.failed
+    multi_label = labels.ndim == 2
     scores = predictions.ensemble()
     top1, top5 = topk_hits(scores, labels, 1), topk_hits(scores, labels, 5)
-    by_views = []
+    by_views: list[dict[str, object]] = []
     for count in range(1, predictions.num_temporal_views + 1):
         chosen = evenly_spaced_views(count, predictions.num_temporal_views)
         some = predictions.ensemble(chosen)
@@ -111,22 +161,39 @@ def summarize(predictions: Predictions, class_names: Sequence[str] | None) -> di
                 "top5": accuracy(topk_hits(some, labels, 5)),
             }
         )
-    per_class = [
+        if multi_label:
+            by_views[-1]["map"] = mean_average_precision(some, labels)
+    members = (
+        {int(k): labels[:, k] for k in np.flatnonzero(labels.any(axis=0))}
+        if multi_label
+        else {int(k): labels == k for k in np.unique(labels)}
+    )
+    per_class: list[dict[str, object]] = [
         {
-            "label": int(label),
+            "label": label,
             "name": class_names[label] if class_names and label < len(class_names) else str(label),
-            "num_videos": int((labels == label).sum()),
-            "top1": accuracy(top1, labels == label),
+            "num_videos": int(among.sum()),
+            "top1": accuracy(top1, among),
         }
-        for label in np.unique(labels)
+        for label, among in members.items()
     ]
+    precision: dict[str, object] = {}
+    if multi_label:
+        of_class = average_precisions(scores, labels)
+        for row in per_class:
+            row["average_precision"] = float(of_class[int(row["label"])] * 100)  # type: ignore[call-overload]
+        precision["map"] = mean_average_precision(scores, labels)
+        precision["map_readable"] = mean_average_precision(scores[readable], labels[readable])
     return {
+        **precision,
         "top1": accuracy(top1),
         "top5": accuracy(top5),
         "top1_confidence_95": list(confidence_interval_95(top1)),
         "top1_readable": accuracy(top1, readable),
         "top5_readable": accuracy(top5, readable),
-        "mean_class_top1": float(np.mean([row["top1"] for row in per_class])) if per_class else float("nan"),
+        "mean_class_top1": float(np.mean([accuracy(top1, among) for among in members.values()]))
+        if per_class
+        else float("nan"),
         "num_videos": len(labels),
         "num_failed": int(predictions.failed.sum()),
         "num_views": predictions.num_temporal_views * predictions.num_spatial_crops,

@@ -22,7 +22,7 @@ from vidformers.engine.checkpoint import check_class_names, load_newest_checkpoi
 from vidformers.engine.data_time import DataTime
 from vidformers.engine.logs import FailedVideos, JsonlLog, say, write_json
 from vidformers.engine.model import build_model
-from vidformers.engine.predictions import Predictions, summarize
+from vidformers.engine.predictions import Predictions, label_array, summarize
 
 AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -82,6 +82,7 @@ def score_videos(
     from tqdm import tqdm
 
     records = loader.dataset.records  # type: ignore[attr-defined]
+    labels = label_array(records, num_classes)
     num_views = num_temporal_views * num_spatial_crops
     scores = np.full((len(records), num_views, num_classes), np.nan, dtype=np.float32)
     failures: list[tuple[str, str, str]] = []
@@ -118,13 +119,14 @@ def score_videos(
                     "next to it; its weights are damaged, or TEST.PRECISION is too low (try fp32)"
                 )
             rows, views = zip(*places, strict=True)
-            scores[list(rows), list(views)] = logits.float().softmax(dim=1).cpu().numpy()
+            of_classes = logits.float().sigmoid() if labels.ndim == 2 else logits.float().softmax(dim=1)
+            scores[list(rows), list(views)] = of_classes.cpu().numpy()
     finally:
         progress.close()
         model.train(was_training)
     predictions = Predictions(
         video_ids=[record.video_id for record in records],
-        labels=np.array([record.label for record in records], dtype=np.int64),
+        labels=labels,
         view_scores=scores,
         failed=failed,
         num_temporal_views=num_temporal_views,
@@ -243,6 +245,8 @@ def _summary_text(results: dict, output: Path) -> str:
         f"  videos {results['num_videos']}, {results['num_failed']} unreadable, "
         f"{results['seconds']:.1f} s, {results['videos_per_second']:.2f} videos/s",
     ]
+    if "map" in results:
+        lines.insert(2, f"  mAP    {results['map']:6.2f} %   (top-k: one of a video's labels is among the k)")
     if results["num_failed"]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in results["failed_by_reason"].items())
         lines.append(

@@ -33,10 +33,10 @@ from vidformers.engine.checkpoint import (
 )
 from vidformers.engine.data_time import DataTime
 from vidformers.engine.logs import FailedVideos, JsonlLog, say
-from vidformers.engine.mixup import MixUp, soft_cross_entropy
+from vidformers.engine.mixup import MixUp, binary_cross_entropy, soft_cross_entropy
 from vidformers.engine.model import build_model
 from vidformers.engine.optim import build_optimizer, learning_rate, parameter_groups, set_learning_rate
-from vidformers.engine.predictions import summarize
+from vidformers.engine.predictions import mean_loss, summarize
 from vidformers.engine.test import autocast, score_videos
 
 
@@ -88,6 +88,7 @@ class Trainer:
             betas=tuple(solver.BETAS),
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=cfg.TRAIN.PRECISION == "fp16")
+        self.loss = binary_cross_entropy if cfg.MODEL.LOSS_FUNC == "bce_logit" else soft_cross_entropy
         self.mixup = None
         if cfg.MIXUP.ENABLE:
             self.mixup = MixUp(
@@ -194,7 +195,9 @@ class Trainer:
                     f"(learning rate {lr:.3g}). Try a lower SOLVER.BASE_LR, a longer SOLVER.WARMUP_EPOCHS, "
                     "SOLVER.CLIP_GRAD_L2NORM 1.0 or TRAIN.PRECISION bf16."
                 )
-            hits = (logits.argmax(1) == targets.argmax(1)).sum().item()
+            # Of a set of labels one is enough; a video without any cannot be hit.
+            best = targets.gather(1, logits.argmax(1)[:, None])[:, 0]
+            hits = (best >= targets.amax(1).clamp(1e-9)).sum().item()
             total_loss, total_hits = total_loss + loss * len(clips), total_hits + hits
             total_clips += len(clips)
             progress.update(cfg.TRAIN.BATCH_SIZE)
@@ -223,7 +226,7 @@ class Trainer:
         with autocast(self.device, self.cfg.TRAIN.PRECISION):
             logits = self.step_model(clips)
         # The loss is taken in fp32: half-precision log-softmax loses the small probabilities.
-        loss = soft_cross_entropy(logits.float(), targets)
+        loss = self.loss(logits.float(), targets)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
@@ -258,20 +261,21 @@ class Trainer:
         self.failed.forget("val")
         self.failed.add("val", failures)
         summary = summarize(predictions, None)
-        readable = ~predictions.failed
-        own = predictions.view_scores[readable, 0][np.arange(readable.sum()), predictions.labels[readable]]
         results = {
             "top1": float(summary["top1"]),  # type: ignore[arg-type]
             "top5": float(summary["top5"]),  # type: ignore[arg-type]
-            "loss": float(-np.log(np.maximum(own, 1e-12)).mean()) if len(own) else float("nan"),
+            "loss": mean_loss(predictions),
             "num_videos": len(predictions.labels),
             "num_failed": int(predictions.failed.sum()),
         }
+        if "map" in summary:
+            results["map"] = float(summary["map"])  # type: ignore[arg-type]
         times = data_time.values()
         self.log.write("val", epoch=epoch, train_loss=self.last_epoch_loss, **results, **times)
         say(
             f"epoch {epoch}/{cfg.SOLVER.MAX_EPOCH}: training loss {self.last_epoch_loss:.3f}, validation "
             f"top-1 {results['top1']:.2f} %, loss {results['loss']:.3f}"
+            + (f", mAP {results['map']:.2f} %" if "map" in results else "")
             + (f", {results['num_failed']} videos unreadable" if results["num_failed"] else "")
         )
         return results
@@ -300,6 +304,8 @@ class Trainer:
         labels = batch["label"].to(self.device)
         if self.mixup is not None:
             return self.mixup(clips, labels, generator)
+        if labels.ndim == 2:  # sets of labels, as targets already
+            return clips, labels
         return clips, F.one_hot(labels, cfg.MODEL.NUM_CLASSES).float()
 
     def _count_failures(self, failures: Sequence[Sequence[str]]) -> None:

@@ -82,14 +82,14 @@ def test_sets_of_labels_are_checked_too() -> None:
 
 
 def test_a_converted_or_extracted_video_is_found(put_videos, tmp_path: Path) -> None:
-    put_videos(tmp_path, "c/as_is.avi", "c/converted.mp4")
-    (tmp_path / "c" / "extracted").mkdir()
+    put_videos(tmp_path, "c/as_is.avi", "c/as_is.mp4", "c/converted.mp4")
     (tmp_path / "c" / "noted.txt").touch()
-    names = ["c/as_is.avi", "c/converted.avi", "c/extracted.avi", "c/noted.avi", "d/e.avi"]
-    found = locate_videos(str(tmp_path), names)
+    names = ["c/as_is.avi", "c/converted.avi", "c/noted.avi", "d/e.avi"]
+    found = locate_videos(str(tmp_path), names, backend="pyav")
     assert [path.removeprefix(f"{tmp_path}/") for path in found] == [
-        *("c/as_is.avi", "c/converted.mp4", "c/extracted", "c/noted.avi", "d/e.avi")
+        *("c/as_is.avi", "c/converted.mp4", "c/noted.avi", "d/e.avi")
     ]
+    assert locate_videos(str(tmp_path), names[:1], backend="frames") == [f"{tmp_path}/c/as_is"]
 
 
 def test_tables_are_checked(tmp_path: Path) -> None:

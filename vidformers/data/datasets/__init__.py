@@ -7,11 +7,14 @@ asks for the settings that it needs by the names of its keyword arguments; `engi
 
 from collections.abc import Callable, Mapping
 
+from vidformers.data.datasets.charades import load_charades
 from vidformers.data.datasets.diving48 import load_diving48
 from vidformers.data.datasets.folder import load_folder
 from vidformers.data.datasets.hmdb51 import load_hmdb51
+from vidformers.data.datasets.imagenet import load_imagenet
 from vidformers.data.datasets.kinetics import load_kinetics
 from vidformers.data.datasets.kinetics_cvdf import load_kinetics_cvdf
+from vidformers.data.datasets.mmaction2 import load_mmaction2
 from vidformers.data.datasets.moments import load_moments
 from vidformers.data.datasets.motion import load_motion
 from vidformers.data.datasets.ssv2 import load_ssv2
@@ -25,7 +28,10 @@ DATASETS: Mapping[str, Callable[..., VideoList]] = {
     "ucf101": load_ucf101,
     "hmdb51": load_hmdb51,
     "diving48": load_diving48,
+    "charades": load_charades,
     "moments": load_moments,
+    "mmaction2": load_mmaction2,
+    "imagenet": load_imagenet,
     "folder": load_folder,
     "motion": load_motion,
 }

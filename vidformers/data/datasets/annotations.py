@@ -91,13 +91,15 @@ def video_folder(root: str, path_prefix: str, candidates: Sequence[str]) -> str:
     return root
 
 
-def locate_videos(folder: str, names: Iterable[str]) -> list[str]:
+def locate_videos(folder: str, names: Iterable[str], *, backend: str) -> list[str]:
     """The path of each of `names` below `folder`, which may hold it in another video format.
 
     A name is a path with the official extension, "Archery/v_Archery_g01_c01.avi". Where that is not there,
-    the same name with another extension of a video, or as a folder (of extracted frames), is taken. A name
-    that is not there at all gives the path where it should be.
+    the same name with another extension of a video is taken; for backend "frames" it is the folder of that
+    name without extension. A name that is not there at all gives the path where it should be.
     """
+    if backend == "frames":
+        return [os.path.join(folder, os.path.splitext(name)[0]) for name in names]
     listings: dict[str, dict[str, str]] = {}
     paths = []
     for name in names:
@@ -112,14 +114,13 @@ def locate_videos(folder: str, names: Iterable[str]) -> list[str]:
 
 
 def _by_stem(directory: str) -> dict[str, str]:
-    """Each entry of a folder under its own name, and videos under their name without extension too."""
-    entries = list_folder(directory) or []
+    """The videos in a folder, each under its own name and under its name without extension."""
     found: dict[str, str] = {}
-    for entry in sorted(entries):
+    for entry in sorted(list_folder(directory) or []):
         stem, extension = os.path.splitext(entry)
         if extension.lower() in VIDEO_EXTENSIONS:
+            found[entry] = entry
             found.setdefault(stem, entry)
-    found.update({entry: entry for entry in entries if entry not in found})
     return found
 
 

@@ -20,7 +20,7 @@ from vidformers.data.augment import parse_rand_augment
 from vidformers.data.clip_sampling import test_views, train_clip
 from vidformers.data.readers import FrameIndices, VideoReader, VideoReadError, open_video
 from vidformers.data.readers.base import PART_BYTES, ConvertingReader
-from vidformers.data.records import Record
+from vidformers.data.records import Record, labels_between
 from vidformers.data.time_limit import within
 from vidformers.data.transforms import RESIZE_MODES, TrainTransform, resize_frames, short_side_size
 from vidformers.data.views import VideoViews, spatial_crops
@@ -33,13 +33,15 @@ MAX_SUBSTITUTES = 10
 class TrainClips(Dataset):
     """One augmented random clip a record (`num_samples` differently augmented copies of it).
 
-    Item: dict of clip uint8 (R, 3, T, crop, crop), label int, index int (of the record asked for), erase_box
-    int64 (R, erase_count, 4), erase_seed int64 (R,), failures list of (path, reason, detail) of the videos
-    that could not be read on the way. All of it is a function of (seed, epoch, index) and of which files can
-    be read; besides, seconds is the time that (reading, transforms) took.
+    Item: dict of clip uint8 (R, 3, T, crop, crop), label int64 () or, where videos have sets of labels,
+    float32 (num_classes,) with 1 for those that occur in the clip, index int (of the record asked for),
+    erase_box int64 (R, erase_count, 4), erase_seed int64 (R,), failures list of (path, reason, detail) of the
+    videos that could not be read on the way. All of it is a function of (seed, epoch, index) and of which
+    files can be read; besides, seconds is the time that (reading, transforms) took.
 
     temporal_sampling is a rule of `clip_sampling`; the clip spans num_frames * sampling_rate frames at
-    target_fps. The spatial arguments are those of `transforms.TrainTransform`, rand_augment is a policy such
+    target_fps. num_classes is only needed for sets of labels. The spatial arguments are those of
+    `transforms.TrainTransform`, rand_augment is a policy such
     as "rand-m7-n4-mstd0.5-inc1" or "".
     """
 
@@ -50,6 +52,7 @@ class TrainClips(Dataset):
         num_frames: int,
         sampling_rate: int,
         crop_size: int,
+        num_classes: int = 0,
         target_fps: float = 30.0,
         temporal_sampling: str = "slowfast",
         jitter_scales: tuple[int, int] = (256, 320),
@@ -76,6 +79,7 @@ class TrainClips(Dataset):
         self.sampling_rate = sampling_rate
         self.target_fps = target_fps
         self.temporal_sampling = temporal_sampling
+        self.num_classes = num_classes
         self.num_samples = num_samples
         self.backend = backend
         self.frames_fps = frames_fps
@@ -115,7 +119,7 @@ class TrainClips(Dataset):
             generator = np.random.default_rng([self.seed, self._epoch, index, attempt])
             started = time.perf_counter()
             try:
-                frames = self._read(record.path, generator)
+                frames, label = self._read(record, generator)
             except VideoReadError as error:
                 self._bad[record.path] = (record.path, error.reason, error.detail)
                 failures.append(self._bad[record.path])
@@ -127,7 +131,7 @@ class TrainClips(Dataset):
             samples = [self.transform(frames, generator) for _ in range(self.num_samples)]
             return {
                 "clip": torch.stack([clip for clip, _, _ in samples]),
-                "label": record.label,
+                "label": label,
                 "index": index,
                 "erase_box": torch.from_numpy(np.stack([box for _, box, _ in samples])),
                 "erase_seed": torch.tensor([seed for _, _, seed in samples], dtype=torch.int64),
@@ -150,12 +154,13 @@ class TrainClips(Dataset):
         order = np.concatenate([generator.permutation(same[same != index]), generator.permutation(others)])
         yield from order[:MAX_SUBSTITUTES].tolist()
 
-    def _read(self, path: str, generator: np.random.Generator) -> torch.Tensor:
-        """The frames of a random clip, uint8 (T, H, W, 3)."""
+    def _read(self, record: Record, generator: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """The frames of a random clip, uint8 (T, H, W, 3), and its label or labels."""
+        path = record.path
         if path in self._bad:
             raise _KnownBadError
 
-        def read() -> torch.Tensor:
+        def read() -> tuple[torch.Tensor, torch.Tensor]:
             with open_video(
                 path,
                 self.backend,
@@ -172,9 +177,17 @@ class TrainClips(Dataset):
                     target_fps=self.target_fps,
                     generator=generator,
                 )
-                return video.get_frames(indices)
+                return video.get_frames(indices), self._label(record, indices / video.fps)
 
         return within(self.read_timeout, read, path=path, backend=self.backend)
+
+    def _label(self, record: Record, seconds: np.ndarray) -> torch.Tensor:
+        """What the item's label is, for a clip with frames at these times."""
+        if record.labels is None:
+            return torch.tensor(record.label)
+        present = torch.zeros(self.num_classes)
+        present[list(labels_between(record, seconds.min(), seconds.max()))] = 1
+        return present
 
 
 class _KnownBadError(Exception):
@@ -341,15 +354,15 @@ def _converted_frames(
 def collate_train(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Items of `TrainClips` -> a batch; the R copies of a clip lie side by side.
 
-    clip uint8 (B*R, 3, T, h, w), label and index int64 (B*R,), erase_box int64 (B*R, n, 4), erase_seed int64
-    (B*R,), failures list of (path, reason, detail), seconds list of B (reading, transforms).
+    clip uint8 (B*R, 3, T, h, w), label (B*R,) or (B*R, K), index int64 (B*R,), erase_box int64 (B*R, n, 4),
+    erase_seed int64 (B*R,), failures list of (path, reason, detail), seconds list of B (reading, transforms).
     """
     copies = len(items[0]["clip"])
     batch: dict[str, Any] = {
         key: torch.cat([item[key] for item in items]) for key in ("clip", "erase_box", "erase_seed")
     }
-    for key in ("label", "index"):
-        batch[key] = torch.tensor([item[key] for item in items], dtype=torch.int64).repeat_interleave(copies)
+    batch["label"] = torch.stack([item["label"] for item in items]).repeat_interleave(copies, dim=0)
+    batch["index"] = torch.tensor([item["index"] for item in items]).repeat_interleave(copies)
     batch["failures"] = [failure for item in items for failure in item["failures"]]
     batch["seconds"] = [item["seconds"] for item in items]
     return batch

@@ -11,7 +11,7 @@ from vidformers.data.records import Classes, Record, VideoList, class_order
 ANNOTATION_FOLDERS = ("annotations",)
 
 
-def load_diving48(root: str, split: str, *, path_prefix: str) -> VideoList:
+def load_diving48(root: str, split: str, *, path_prefix: str, backend: str) -> VideoList:
     """Diving48_vocab.json, Diving48_V2_train.json, Diving48_V2_test.json, and rgb/<vid_name>.mp4
 
     A class is a dive, such as "Back 15som 05Twis FREE". "val" and "test" are both the test list: there is no
@@ -33,6 +33,7 @@ def load_diving48(root: str, split: str, *, path_prefix: str) -> VideoList:
             )
         ids.append(entry["vid_name"])
         labels.append(names.index(official[label]))
-    paths = locate_videos(video_folder(root, path_prefix, ["rgb", "videos"]), [f"{name}.mp4" for name in ids])
+    folder = video_folder(root, path_prefix, ["rgb", "videos"])
+    paths = locate_videos(folder, [f"{name}.mp4" for name in ids], backend=backend)
     records = [Record(*fields) for fields in zip(paths, labels, ids, strict=True)]
     return VideoList(records, Classes(names), path)

@@ -14,7 +14,7 @@ from vidformers.data.records import Classes, Record, VideoList, class_order
 USE = {"train": "1", "test": "2", "neither": "0"}
 
 
-def load_hmdb51(root: str, split: str, *, path_prefix: str, split_number: int) -> VideoList:
+def load_hmdb51(root: str, split: str, *, path_prefix: str, split_number: int, backend: str) -> VideoList:
     """testTrainMulti_7030_splits/<class>_test_split1.txt, ... and hmdb51_org/<class>/<video>.avi
 
     split_number: 1, 2 or 3. "val" and "test" are both the videos marked 2 (test): there is no other list.
@@ -42,6 +42,7 @@ def load_hmdb51(root: str, split: str, *, path_prefix: str, split_number: int) -
             if use == wanted:
                 ids.append(f"{name}/{video.strip()}")
                 labels.append(names.index(name))
-    paths = locate_videos(video_folder(root, path_prefix, ["hmdb51_org", "videos"]), ids)
+    videos = video_folder(root, path_prefix, ["hmdb51_org", "videos"])
+    paths = locate_videos(videos, ids, backend=backend)
     records = [Record(*fields) for fields in zip(paths, labels, ids, strict=True)]
     return VideoList(records, Classes(names), f"{os.path.join(folder, '*' + ending)}")

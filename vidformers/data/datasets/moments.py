@@ -11,7 +11,7 @@ from vidformers.data.records import Classes, Record, VideoList, class_order
 ANNOTATION_FOLDERS = ("annotations",)
 
 
-def load_moments(root: str, split: str, *, path_prefix: str) -> VideoList:
+def load_moments(root: str, split: str, *, path_prefix: str, backend: str) -> VideoList:
     """moments_categories.txt, trainingSet.csv, validationSet.csv, and the folders training/ and validation/
 
     Rows are `class/video.mp4,class,votes for,votes against`. "val" and "test" are both the validation list:
@@ -43,5 +43,6 @@ def load_moments(root: str, split: str, *, path_prefix: str) -> VideoList:
         ids.append(row[0])
         chosen.append(labels[row[1]])
     folder = video_folder(path_prefix or root, "", [f"videos/{split}", split])
-    records = [Record(*fields) for fields in zip(locate_videos(folder, ids), chosen, ids, strict=True)]
+    paths = locate_videos(folder, ids, backend=backend)
+    records = [Record(*fields) for fields in zip(paths, chosen, ids, strict=True)]
     return VideoList(records, Classes(names), path)

@@ -11,11 +11,14 @@ from vidformers.data.records import Classes, Record, VideoList, class_order
 ANNOTATION_FOLDERS = ("labels", "annotations")
 
 
-def load_ssv2(root: str, split: str, *, path_prefix: str) -> VideoList:
+def load_ssv2(root: str, split: str, *, path_prefix: str, backend: str) -> VideoList:
     """something-something-v2-{labels,train,validation}.json, and the videos <id>.webm in one folder
 
-    The newer names labels.json, train.json and validation.json are read too. "val" and "test" are both the
-    validation list, on which published accuracies are measured: the labels of the test list are not public.
+    The newer names labels.json, train.json and validation.json are read too; with backend "frames" a folder
+    <id> of extracted frames stands for a video. Published models take one frame a segment of the video
+    (DATA.TEMPORAL_SAMPLING segment), and several temporal views of that are really different ones here. "val"
+    and "test" are both the validation list, on which published accuracies are measured: the labels of the
+    test list are not public.
     """
     names_path = find_file(root, ["something-something-v2-labels.json", "labels.json"], ANNOTATION_FOLDERS)
     content = read_json(names_path)
@@ -41,6 +44,6 @@ def load_ssv2(root: str, split: str, *, path_prefix: str) -> VideoList:
         ids.append(str(entry["id"]))
         chosen.append(labels[name])
     folder = video_folder(root, path_prefix, ["20bn-something-something-v2", "videos"])
-    paths = locate_videos(folder, [f"{video_id}.webm" for video_id in ids])
+    paths = locate_videos(folder, [f"{video_id}.webm" for video_id in ids], backend=backend)
     records = [Record(*fields) for fields in zip(paths, chosen, ids, strict=True)]
     return VideoList(records, Classes(names), path)

@@ -12,7 +12,7 @@ ANNOTATION_FOLDERS = (
 )
 
 
-def load_ucf101(root: str, split: str, *, path_prefix: str, split_number: int) -> VideoList:
+def load_ucf101(root: str, split: str, *, path_prefix: str, split_number: int, backend: str) -> VideoList:
     """ucfTrainTestlist/ (classInd.txt, trainlist01.txt, testlist01.txt, ...) and UCF-101/<class>/<video>.avi
 
     split_number: 1, 2 or 3. "val" and "test" are both the test list: there is no other.
@@ -43,6 +43,7 @@ def load_ucf101(root: str, split: str, *, path_prefix: str, split_number: int) -
             )
         ids.append(video_id)
         labels.append(names.index(name))
-    paths = locate_videos(video_folder(root, path_prefix, ["UCF-101", "videos"]), ids)
+    folder = video_folder(root, path_prefix, ["UCF-101", "videos"])
+    paths = locate_videos(folder, ids, backend=backend)
     records = [Record(*fields) for fields in zip(paths, labels, ids, strict=True)]
     return VideoList(records, Classes(names), path)
