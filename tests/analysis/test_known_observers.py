@@ -32,8 +32,11 @@ from vidformers.analysis.perturbations import draw_generator, parse_perturbation
 from vidformers.analysis.temporal import temporal_dependence
 from vidformers.analysis.temporal_summary import summarize_ablation
 from vidformers.data.datasets.arrays import ArrayVideos
+from vidformers.data.datasets.clips import TestVideos
+from vidformers.data.datasets.kinetics import read_list
 from vidformers.data.temporal_families import Family, FamilyClip, make_family
 from vidformers.data.temporal_families.families import coprime_steps
+from vidformers.data.temporal_families.files import write_family
 from vidformers.models import VisionTransformer
 
 ORDER_ONLY = [
@@ -271,6 +274,32 @@ def test_tubelets_of_a_held_clock_are_its_steps():
         ("local_shuffle[4]@tubelet", 0.410),
     ):
         assert got[name]["top1"] == pytest.approx(100 * accuracy, abs=four_errors(accuracy, 800)), name
+
+
+def test_video_files_give_what_the_frames_in_memory_give(tmp_path):
+    family = make_family("clock", num_frames=16, hold=2, size=32)
+    folder = write_family(
+        tmp_path / "clock", family, videos_per_class={"train": 1, "val": 1, "test": 4}, progress=False
+    )
+    records = read_list(str(folder / "test.csv"), path_prefix=str(folder))
+    files = TestVideos(
+        records, num_frames=16, sampling_rate=1, num_views=1, num_crops=1, short_side=32, crop_size=32
+    )
+    clips = [family.draw(seed=0, index=i) for i in range(16)]
+    memory = ArrayVideos(
+        [family.render(clip) for clip in clips],
+        [clip.label for clip in clips],
+        video_ids=[record.video_id for record in records],
+    )
+    names = ["reverse", "shuffle@tubelet", "local_shuffle[4]", "drop[0.25]"]
+    from_files, from_memory = (
+        temporal_dependence(IdealClock(family), videos, perturbations=names, num_draws=2, tubelet=2)
+        for videos in (files, memory)
+    )
+    assert not from_files.failed
+    assert np.array_equal(from_files.clean, from_memory.clean)
+    for one, other in zip(from_files.perturbed, from_memory.perturbed, strict=True):
+        assert np.array_equal(one.scores, other.scores), one.name
 
 
 def random_vit(position_embedding: str, attention: str) -> nn.Module:
