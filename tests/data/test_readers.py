@@ -40,6 +40,8 @@ REFUSED_BY_DECORD = {
     "raw.h264": "h264",
     "odd_size_vp9.webm": "odd sizes",
     "ten_bits.mp4": "yuv420p10le",
+    "ten_bits_hevc.mp4": "yuv420p10le",
+    "piped.mkv": "cannot open the file",
     "ten_bits_444.mp4": "yuv444p10le",
     "h264_10bits.mp4": "yuv420p10le",
     "edit_list.mp4": "edit list",
@@ -52,7 +54,7 @@ REFUSED_BY_DECORD = {
 }
 # MPEG-4 part 2 leaves the rounding of its inverse transform open, and decord's FFmpeg 4 rounds otherwise than
 # FFmpeg 8.
-ROUNDS_OTHERWISE = ("mpeg4.avi", "mpeg4_b.avi", "mpeg4_b.mp4")
+ROUNDS_OTHERWISE = ("mpeg4.avi", "no_index.avi", "mpeg4_b.avi", "mpeg4_b.mp4")
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ NAMES = [
     "mpeg4_b.mp4", "mpeg4_b.avi", "mpeg2_b.ts", "h264_b.ts", "raw.h264", "odd_size.mp4", "odd_size_vp9.webm",
     "full_range.mp4", "ten_bits.mp4", "variable_rate.mp4", "gap.mkv", "late_start.mp4", "edit_list.mp4",
     "fragmented.mp4", "mid_gop.ts", "two_streams.mp4", "rot90.mp4", "rot270.mp4", "mirrored.mp4",
-    *SHARED_TABLE,
+    "ten_bits_hevc.mp4", "no_index.avi", "piped.mkv", "variable_rate_b.mp4", *SHARED_TABLE,
 ]  # fmt: skip
 # Files that it must refuse, and a word of the reason it must give.
 REFUSED = {
@@ -51,7 +51,12 @@ REFUSED = {
     "mirrored.mp4": "mirrored",
 }
 # The mean difference in grey levels that another conversion to RGB may make.
-OTHER_COLOURS = {"ten_bits.mp4": 2.5, "h264_10bits.mp4": 2.5, "odd_size_vp9.webm": 1.0}
+OTHER_COLOURS = {
+    "ten_bits.mp4": 2.5,
+    "ten_bits_hevc.mp4": 2.5,
+    "h264_10bits.mp4": 2.5,
+    "odd_size_vp9.webm": 1.0,
+}
 
 
 @pytest.fixture(scope="module")

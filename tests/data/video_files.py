@@ -150,6 +150,38 @@ def _mid_gop(path: Path) -> Path:
     return path
 
 
+def _no_index(path: Path) -> Path:
+    """An AVI whose recording was cut short before the index."""
+    write_video(path, codec="mpeg4")
+    content = path.read_bytes()
+    path.write_bytes(content[: content.index(b"idx1")])
+    return path
+
+
+def _piped(path: Path) -> Path:
+    """What a pipe leaves: the writer could not go back to note duration and seek table."""
+
+    class Pipe:
+        def __init__(self) -> None:
+            self.content = bytearray()
+
+        def write(self, data: bytes) -> int:
+            self.content += data
+            return len(data)
+
+    whole = write_video(path.with_suffix(".whole.mp4"), options=_BFRAMES)
+    pipe = Pipe()
+    with av.open(str(whole)) as old, av.open(pipe, "w", format="matroska") as new:
+        copy = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = copy
+                new.mux(packet)
+    path.write_bytes(pipe.content)
+    whole.unlink()
+    return path
+
+
 def _raw_h264(path: Path) -> Path:
     return write_video(path, container_format="h264")
 
@@ -230,7 +262,15 @@ READABLE: dict[str, Callable[[Path], Path]] = {
     "yuv422.mp4": lambda p: write_video(p, pix_fmt="yuv422p"),
     "ten_bits.mp4": lambda p: write_video(p, pix_fmt="yuv420p10le"),
     "ten_bits_444.mp4": lambda p: write_video(p, pix_fmt="yuv444p10le"),
+    "ten_bits_hevc.mp4": lambda p: write_video(
+        p, codec="libx265", pix_fmt="yuv420p10le", num_frames=20, options={"x265-params": "log-level=none"}
+    ),
+    "no_index.avi": _no_index,
+    "piped.mkv": _piped,
     "variable_rate.mp4": _variable_rate,
+    "variable_rate_b.mp4": lambda p: write_video(
+        p, ticks=np.cumsum([1 + i % 4 for i in range(40)]), fps=50, options=_BFRAMES
+    ),
     "gap.mkv": _gap,
     "late_start.mkv": _late_start,
     "late_start.mp4": _late_start,
