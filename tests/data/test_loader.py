@@ -3,6 +3,7 @@
 import ctypes
 import multiprocessing
 import time
+import warnings
 from typing import Any
 
 import pytest
@@ -244,8 +245,10 @@ def large_loader(max_bytes: int, num_workers: int) -> tuple[Large, EpochLoader]:
     [(10_000, 2, 4), (900, 2, 4), (700, 2, 2), (400, 2, 2), (399, 1, 1), (10, 1, 1)],
 )
 def test_what_is_read_ahead_is_bounded_in_bytes(max_bytes: int, workers: int, batches_ahead: int) -> None:
-    dataset, loader = large_loader(max_bytes, 2)
+    with warnings.catch_warnings(record=True) as said:
+        dataset, loader = large_loader(max_bytes, 2)
     assert loader.num_workers == workers
+    assert any("PREFETCH_MB" in str(warning.message) for warning in said) == (workers < 2)
     batches = iter(loader)
     assert next(batches) == [0, 1]
     deadline = time.monotonic() + 20

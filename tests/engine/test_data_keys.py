@@ -2,6 +2,7 @@
 
 import csv
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -122,5 +123,7 @@ def test_fewer_workers_where_memory_does_not_hold_their_batches(make_cfg, monkey
     large = ("TEST.NUM_ENSEMBLE_VIEWS", "10", "DATA.TEST_CROP_SIZE", "1000", "DATA_LOADER.NUM_WORKERS", "4")
     for megabytes, workers, ahead in ((2048, 4, 2), (1000, 4, 1), (500, 2, 1), (1, 1, 1)):
         cfg = make_cfg("large", *large, "DATA_LOADER.PREFETCH_MB", str(megabytes))
-        loader = build.build_test_loader(cfg, build.load_videos(cfg, "test"), num_views=10, num_crops=3)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            loader = build.build_test_loader(cfg, build.load_videos(cfg, "test"), num_views=10, num_crops=3)
         assert (loader.num_workers, loader.prefetch_factor) == (workers, ahead)

@@ -38,7 +38,7 @@ _C.DATA.SPLIT_NUMBER = 1
 _C.DATA.DECODING_BACKEND = "pyav"
 # Frame rate (1/s) at which the folders of "frames" were extracted.
 _C.DATA.FRAMES_FPS = 30.0
-# Folder that keeps the frame index of each video, so that it is scanned once (relative to the lists); "" = none.
+# Folder that keeps the frame index of each video, scanned once (relative to the lists); "" = none.
 _C.DATA.INDEX_CACHE = ""
 # Seconds after which a video that is still being read counts as unreadable ("timeout"); 0 = never.
 _C.DATA.READ_TIMEOUT = 120.0
@@ -208,7 +208,7 @@ _C.SOLVER.CLIP_GRAD_L2NORM = None
 _C.DATA_LOADER = CfgNode()
 # Worker processes that read videos, at most one a CPU core; 0 = in the main process.
 _C.DATA_LOADER.NUM_WORKERS = 4
-# Most megabytes of batches that the workers together hold ready; fewer are read ahead, by fewer workers.
+# Megabytes of batches that a process's workers may hold; else they read less ahead, or are fewer.
 _C.DATA_LOADER.PREFETCH_MB = 2048
 # Copy training batches to the GPU through page-locked memory.
 _C.DATA_LOADER.PIN_MEMORY = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -142,7 +143,15 @@ def build_loader(
     batches_ahead = 2
     if max_bytes_ahead is not None:
         batch_bytes = batch_size * dataset.item_bytes  # type: ignore[attr-defined]
-        num_workers, batches_ahead = workers_and_batches_ahead(num_workers, batch_bytes, max_bytes_ahead)
+        asked = num_workers
+        num_workers, batches_ahead = workers_and_batches_ahead(asked, batch_bytes, max_bytes_ahead)
+        if num_workers < asked:
+            warnings.warn(
+                f"{num_workers} workers read videos in place of {asked}: a batch takes up to "
+                f"{batch_bytes / 1e6:.0f} MB, and together they may hold {max_bytes_ahead / 1e6:.0f} MB "
+                "(DATA_LOADER.PREFETCH_MB)",
+                stacklevel=2,
+            )
     sampler = EpochBatchSampler(
         len(dataset),  # type: ignore[arg-type]
         batch_size=batch_size,
