@@ -68,18 +68,25 @@ def load_videos(cfg: CfgNode, split: str) -> VideoList:
             f"the videos of {videos.source} have several labels each, but MODEL.LOSS_FUNC is "
             f"{cfg.MODEL.LOSS_FUNC!r}; set MODEL.LOSS_FUNC bce_logit (a sigmoid a class)."
         )
-    _say_missing(videos)
+    _say_missing(videos, cfg.DATA.MAX_BAD_VIDEO_FRACTION if split == "train" else 1.0)
     return videos
 
 
-def _say_missing(videos: VideoList) -> None:
-    """Name the videos that are not there; FileNotFoundError if that is all of them."""
+def _say_missing(videos: VideoList, limit: float) -> None:
+    """Say how many videos are not there; FileNotFoundError if all, or more than the share `limit`, are not."""
     missing = missing_videos(videos.records)
     count, total = len(missing), len(videos.records)
     if missing and count == total:
         raise FileNotFoundError(
             f"None of the {total} videos of {videos.source} is there, the first of them being "
             f"'{missing[0].path}'. Set DATA.PATH_PREFIX to the folder that the paths of the list start from."
+        )
+    if count > limit * total:
+        raise FileNotFoundError(
+            f"{count} of the {total} videos of {videos.source} are not there, more than "
+            f"DATA.MAX_BAD_VIDEO_FRACTION={limit:g} allows in training: "
+            f"{', '.join(record.path for record in missing[:5])}{', ...' if count > 5 else ''}. Fetch them, "
+            "take them off the list, set DATA.PATH_PREFIX, or raise the limit."
         )
     if missing:
         say(

@@ -1,5 +1,6 @@
 """What all datasets have in common: choosing one by name, odd list files, missing videos, class orders."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,16 @@ def test_missing_videos_stay_on_the_list_and_are_counted(
         load_videos(make_cfg("kinetics", tmp_path), "test")
 
 
+def test_training_does_not_begin_without_too_many_of_its_videos(make_cfg, put_videos, tmp_path: Path) -> None:
+    put_videos(tmp_path, "0.mp4", "1.mp4", "2.mp4")
+    (tmp_path / "train.csv").write_text("".join(f"{i}.mp4 0\n" for i in range(4)))
+    prefix = ("DATA.PATH_PREFIX", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"1 of the 4 .*MAX_BAD_VIDEO_FRACTION=0.2 allows.*/3\.mp4\."):
+        load_videos(make_cfg("kinetics", tmp_path, *prefix, "DATA.MAX_BAD_VIDEO_FRACTION", "0.2"), "train")
+    cfg = make_cfg("kinetics", tmp_path, *prefix, "DATA.MAX_BAD_VIDEO_FRACTION", "0.25")
+    assert len(load_videos(cfg, "train").records) == 4
+
+
 def test_an_official_annotation_file_is_no_list(make_cfg, tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text('label,youtube_id,time_start,time_end,split\n"a b",x,1,2,train\n')
     with pytest.raises(ValueError, match=r"line 1 is the header of Kinetics' official.*kinetics_cvdf"):
@@ -68,6 +79,12 @@ def test_a_class_file_sets_the_order_of_a_folder(make_cfg, put_videos, tmp_path:
     (tmp_path / "classes.txt").write_text("bird\ndog\n")
     with pytest.raises(ValueError, match="lacks 1 of the dataset's 2 classes, such as 'cat'"):
         load_videos(make_cfg("folder", tmp_path), "train")
+
+
+def test_the_readme_lists_every_dataset() -> None:
+    text = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    table = text.partition("## Datasets")[2].partition("## Configurations")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE)) == set(DATASETS)
 
 
 def test_class_order_without_a_file(tmp_path: Path) -> None:
