@@ -5,7 +5,6 @@ python tools/run_net.py --cfg configs/mvit_b_16x4.yaml [KEY VALUE ...]
 
 import argparse
 import logging
-import os
 import sys
 import warnings
 from pathlib import Path
@@ -28,12 +27,6 @@ def main() -> None:
     warnings.showwarning = lambda message, *_: print(f"run_net.py: warning: {message}", file=sys.stderr)
     arguments = parse_arguments()
     cfg = load_config(arguments.cfg, [*arguments.overrides, *arguments.opts])
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and (cfg.TRAIN.ENABLE or cfg.TEST.ENABLE):
-        raise ValueError(
-            f"Started as {os.environ['WORLD_SIZE']} processes, but training and testing run in one process "
-            "so far (only the ablation alone runs in several); start it without torchrun."
-        )
-
     from vidformers.engine.build import load_videos
     from vidformers.engine.distributed import is_main_process, process_group
     from vidformers.engine.logs import write_text_atomically
@@ -54,15 +47,15 @@ def main() -> None:
     if output.exists() and not output.is_dir():
         raise ValueError(f"OUTPUT_DIR {output} is a file; give a folder.")
     output.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(cfg, *training) if training else None
-    if is_main_process():
-        write_text_atomically(output / "config.yaml", cfg.dump())
-    if trainer:
-        trainer.run()
-    if cfg.TEST.ENABLE:
-        test(cfg, test_videos)
-    if cfg.ABLATION.ENABLE:
-        with process_group():
+    with process_group():
+        trainer = Trainer(cfg, *training) if training else None
+        if is_main_process():
+            write_text_atomically(output / "config.yaml", cfg.dump())
+        if trainer:
+            trainer.run()
+        if cfg.TEST.ENABLE:
+            test(cfg, test_videos)
+        if cfg.ABLATION.ENABLE:
             ablate(cfg, test_videos)
 
 

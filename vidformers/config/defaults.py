@@ -21,6 +21,8 @@ _C.MODEL.NUM_CLASSES = 400
 _C.MODEL.ARGS = CfgNode(new_allowed=True)
 # "soft_cross_entropy" (for MixUp), "cross_entropy", or "bce_logit" (a sigmoid a class, for sets of labels).
 _C.MODEL.LOSS_FUNC = "cross_entropy"
+# Parameters that are not trained: beginnings of their names, or "backbone" for all but the classifier.
+_C.MODEL.FREEZE = []
 # Train through torch.compile (validation and testing run the model as it is).
 _C.MODEL.COMPILE = False
 
@@ -81,18 +83,26 @@ _C.TRAIN = CfgNode()
 _C.TRAIN.ENABLE = True
 # "kinetics" (lists), "folder" (class folders), "motion" (generated), "ssv2", ...; see README, Datasets.
 _C.TRAIN.DATASET = "kinetics"
-# Videos in a step, over all processes of this machine.
+# Videos in a step, over all processes.
 _C.TRAIN.BATCH_SIZE = 8
 # Validate every this many epochs, and after the last.
 _C.TRAIN.EVAL_PERIOD = 1
 # Save a checkpoint every this many epochs, and after the last.
 _C.TRAIN.CHECKPOINT_PERIOD = 1
+# Save one every this many steps within an epoch too; 0 = only after epochs.
+_C.TRAIN.CHECKPOINT_STEPS = 0
+# Newest checkpoints that are kept, beside the best weights (best.pyth); 0 = all.
+_C.TRAIN.KEEP_CHECKPOINTS = 0
 # Continue from the newest checkpoint in OUTPUT_DIR where there is one.
 _C.TRAIN.AUTO_RESUME = True
 # Weights to start from; "" = random ones. A classifier for another number of classes starts at random.
 _C.TRAIN.CHECKPOINT_FILE_PATH = ""
 # Arithmetic of forward and backward: "fp32", "bf16" or "fp16" (autocast, with loss scaling).
 _C.TRAIN.PRECISION = "fp32"
+# Parts in which each process's share of a step goes through the model: less memory, the same gradient.
+_C.TRAIN.MICRO_BATCHES = 1
+# Split parameters and optimizer state over the processes (FSDP2) instead of copying them to each (DDP).
+_C.TRAIN.SHARD = False
 
 # ------------------------------------------------------------ TEST
 _C.TEST = CfgNode()
@@ -199,6 +209,8 @@ _C.SOLVER.ZERO_WD_1D_PARAM = True
 _C.SOLVER.ZERO_DECAY_POS_CLS = False
 # Learning rate of a layer relative to that of the next deeper one; 1 = equal rates.
 _C.SOLVER.LAYER_DECAY = 1.0
+# Decay (a step) of an average of the weights, which is validated beside them and tested; 0 = none.
+_C.SOLVER.EMA_DECAY = 0.0
 # Gradients are clipped to +- this value; None = not.
 _C.SOLVER.CLIP_GRAD_VAL = None
 # The gradient is scaled down to at most this L2 norm; None = not.

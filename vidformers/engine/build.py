@@ -18,6 +18,7 @@ from vidformers.data.datasets.annotations import missing_videos
 from vidformers.data.datasets.clips import TestVideos, TrainClips, collate_train, collate_videos
 from vidformers.data.loader import build_loader
 from vidformers.data.records import VideoList, check_labels
+from vidformers.engine.distributed import rank, world_size
 from vidformers.engine.logs import say
 
 
@@ -138,9 +139,14 @@ def build_train_loader(cfg: CfgNode, videos: VideoList) -> DataLoader:
             f"TRAIN.BATCH_SIZE={cfg.TRAIN.BATCH_SIZE} is larger than the {len(videos.records)} training "
             f"videos of {videos.source}; use at most {len(videos.records)}."
         )
+    if cfg.TRAIN.BATCH_SIZE % world_size():
+        raise ValueError(
+            f"TRAIN.BATCH_SIZE={cfg.TRAIN.BATCH_SIZE} is the number of videos in a step over all processes, "
+            f"and cannot be shared equally by {world_size()} of them; use a multiple of {world_size()}."
+        )
     return build_loader(
         dataset,
-        batch_size=cfg.TRAIN.BATCH_SIZE,
+        batch_size=cfg.TRAIN.BATCH_SIZE // world_size(),
         shuffle=True,
         drop_last=True,
         num_workers=num_workers(cfg),
@@ -148,6 +154,8 @@ def build_train_loader(cfg: CfgNode, videos: VideoList) -> DataLoader:
         pin_memory=cfg.DATA_LOADER.PIN_MEMORY,
         seed=cfg.RNG_SEED,
         collate_fn=collate_train,
+        rank=rank(),
+        world_size=world_size(),
     )
 
 
@@ -174,7 +182,7 @@ def build_test_dataset(cfg: CfgNode, videos: VideoList, *, num_views: int, num_c
 
 
 def build_test_loader(cfg: CfgNode, videos: VideoList, *, num_views: int, num_crops: int) -> DataLoader:
-    """One item a video with all its views; every video of the list exactly once, in order."""
+    """One item a video with all its views; every video exactly once over all processes, in order."""
     return build_loader(
         build_test_dataset(cfg, videos, num_views=num_views, num_crops=num_crops),
         batch_size=1,
@@ -185,6 +193,8 @@ def build_test_loader(cfg: CfgNode, videos: VideoList, *, num_views: int, num_cr
         pin_memory=False,  # items are objects, which the pinning thread would copy for nothing
         seed=cfg.RNG_SEED,
         collate_fn=collate_videos,
+        rank=rank(),
+        world_size=world_size(),
     )
 
 
@@ -197,9 +207,11 @@ def num_workers(cfg: CfgNode) -> int:
 def resolve_device(name: str) -> torch.device:
     """The torch device of DEVICE; "auto" is CUDA where there is one."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(
             f"DEVICE is {name!r}, but this torch ({torch.__version__}) sees no CUDA device; use DEVICE cpu."
         )
+    if name == "cuda" and world_size() > 1:
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     return torch.device(name)

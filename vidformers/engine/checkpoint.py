@@ -5,8 +5,8 @@ None), `optimizer` and `scaler` state dicts, `epoch` (finished epochs), `step` (
 begun), `totals` (sums of the log line under way), `best` (validation top-1 or None), `num_classes`,
 `class_names` (or None), `config` (YAML text) and `vidformers` (the version that wrote it).
 
-A sharded run (TRAIN.SHARD) writes a folder instead: the tensors in torch.distributed.checkpoint's format, each
-process its own part, and the rest in `run.pyth`. `export_sharded` makes a file of it.
+A sharded run (TRAIN.SHARD) writes a folder instead: the tensors in torch.distributed.checkpoint's format,
+each process its own part, and the rest in `run.pyth`. `export_sharded` makes a file of it.
 """
 
 import os
@@ -28,7 +28,7 @@ _REST = "run.pyth"
 
 
 def checkpoint_path(folder: Path, epoch: int, step: int = 0, *, sharded: bool = False) -> Path:
-    """PySlowFast's file name for the state after `epoch` finished epochs, and `step` steps of the next one."""
+    """PySlowFast's file name for the state after `epoch` finished epochs; with `step` steps of the next."""
     within = f"_step_{step:06d}" if step else ""
     return folder / f"checkpoint_epoch_{epoch:05d}{within}.{'sharded' if sharded else 'pyth'}"
 
@@ -105,7 +105,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def keep_last(folder: Path, count: int) -> None:
-    """Delete all but the newest `count` checkpoints of `folder`, and what an interrupted write left behind."""
+    """Delete all but the newest `count` checkpoints of `folder`, and what an interrupted write left."""
     for path in (*list_checkpoints(folder)[:-count], *folder.glob("*.part")):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
@@ -149,8 +149,8 @@ def check_class_names(
     unknown = [given for given, plain in zip(of_videos, ours, strict=True) if plain not in theirs]
     if unknown:
         say(
-            f"{path} was trained with other classes: {len(unknown)} of the dataset's {len(ours)} are not among "
-            f"its {len(theirs)}, such as {unknown[0]!r}."
+            f"{path} was trained with other classes: {len(unknown)} of the dataset's {len(ours)} are not "
+            f"among its {len(theirs)}, such as {unknown[0]!r}."
         )
         return
     moved = [label for label, name in enumerate(ours) if theirs[label : label + 1] != [name]]

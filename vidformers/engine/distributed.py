@@ -46,7 +46,7 @@ def process_group() -> Iterator[None]:
 
 
 def gathered(value: Any) -> list[Any]:
-    """The values of all processes, by rank, on every process. Values are pickled: never pass data of others."""
+    """The values of all processes, by rank, on every process."""
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()
@@ -61,6 +61,15 @@ def summed(*numbers: float) -> list[float]:
     total = torch.tensor(numbers, dtype=torch.float64)
     torch.distributed.all_reduce(total)
     return total.tolist()
+
+
+def largest(number: int) -> int:
+    """The largest of the processes' numbers."""
+    if world_size() == 1:
+        return number
+    value = torch.tensor(number)
+    torch.distributed.all_reduce(value, torch.distributed.ReduceOp.MAX)
+    return int(value)
 
 
 def wait_for_all() -> None:
@@ -84,7 +93,7 @@ def replicated(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def shard_(model: nn.Module, device: torch.device) -> None:
-    """Split parameters, gradients and optimizer state over the processes (FSDP2), block by block, in place."""
+    """Split parameters, gradients and optimizer state over the processes (FSDP2), block by block."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
@@ -101,4 +110,5 @@ def full_state(model: nn.Module) -> dict[str, Tensor]:
     """State dict with whole tensors on every process, whether the model is sharded or not."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-    return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
+    state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)}

@@ -10,11 +10,14 @@ from pathlib import Path
 
 import simplejson
 
+from vidformers.engine.distributed import is_main_process
 from vidformers.files import write_text_atomically
 
 
 def say(message: str) -> None:
-    """Print one message for people, above a running progress bar if there is one."""
+    """Print one message for people, above a running progress bar if there is one; once for all processes."""
+    if not is_main_process():
+        return
     from tqdm import tqdm
 
     tqdm.write(message, file=sys.stdout)
@@ -33,6 +36,8 @@ class JsonlLog:
         self.path = path
 
     def write(self, event: str, **values: object) -> None:
+        if not is_main_process():
+            return
         line = simplejson.dumps({"event": event, "time": round(time.time(), 3), **values}, ignore_nan=True)
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(line + "\n")
@@ -81,8 +86,11 @@ class FailedVideos:
             self._save()
         return new
 
+    def of(self, split: str) -> list[FailedVideo]:
+        return [row for row in self.rows.values() if row.split == split]
+
     def count(self, split: str) -> int:
-        return sum(1 for row in self.rows.values() if row.split == split)
+        return len(self.of(split))
 
     def reasons(self, split: str) -> dict[str, int]:
         """How many videos of `split` failed, by reason."""
@@ -93,6 +101,8 @@ class FailedVideos:
         return counts
 
     def _save(self) -> None:
+        if not is_main_process():
+            return
         temporary = self.path.with_name(self.path.name + ".part")
         with open(temporary, "w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)

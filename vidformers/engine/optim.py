@@ -66,21 +66,25 @@ def build_optimizer(
     dampening: float = 0.0,
     nesterov: bool = True,
     betas: Sequence[float] = (0.9, 0.999),
+    fused: bool = False,
 ) -> torch.optim.Optimizer:
     """An optimiser over `parameter_groups`: "sgd" (momentum, dampening, nesterov), "adam" or "adamw" (betas).
 
-    Each group starts at `lr` times its "lr_scale". Raises ValueError for another method or for no parameters.
+    Each group starts at `lr` times its "lr_scale". `fused` updates all parameters in one kernel. Raises
+    ValueError for another method or for no parameters.
     """
     groups = [dict(group, lr=lr * group.get("lr_scale", 1.0)) for group in groups]
     if not groups:
         raise ValueError("there is nothing to train: no parameter of the model requires a gradient.")
     beta1, beta2 = betas
     if method == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov)
+        return torch.optim.SGD(
+            groups, lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov, fused=fused
+        )
     if method == "adam":
-        return torch.optim.Adam(groups, lr=lr, betas=(beta1, beta2), eps=1e-8)
+        return torch.optim.Adam(groups, lr=lr, betas=(beta1, beta2), eps=1e-8, fused=fused)
     if method == "adamw":
-        return torch.optim.AdamW(groups, lr=lr, betas=(beta1, beta2), eps=1e-8)
+        return torch.optim.AdamW(groups, lr=lr, betas=(beta1, beta2), eps=1e-8, fused=fused)
     raise ValueError(f"optimiser {method!r} is not known; use sgd, adam or adamw.")
 
 

@@ -20,6 +20,7 @@ from vidformers.data.views import gather_views
 from vidformers.engine.build import VideoList, build_test_loader, load_videos, resolve_device
 from vidformers.engine.checkpoint import check_class_names, load_newest_checkpoint
 from vidformers.engine.data_time import DataTime
+from vidformers.engine.distributed import gathered, is_main_process
 from vidformers.engine.logs import FailedVideos, JsonlLog, say, write_json
 from vidformers.engine.model import build_model
 from vidformers.engine.predictions import Predictions, label_array, summarize
@@ -87,7 +88,14 @@ def score_videos(
     scores = np.full((len(records), num_views, num_classes), np.nan, dtype=np.float32)
     failures: list[tuple[str, str, str]] = []
     failed = np.zeros(len(records), dtype=bool)
-    progress = tqdm(total=len(records), desc=description, unit="video", dynamic_ncols=True, mininterval=0.5)
+    progress = tqdm(
+        total=len(loader),
+        desc=description,
+        unit="video",
+        dynamic_ncols=True,
+        mininterval=0.5,
+        disable=not is_main_process(),
+    )
 
     def readable_videos() -> Iterator[VideoViews]:
         for items in data_time.watch(loader):
@@ -124,6 +132,12 @@ def score_videos(
     finally:
         progress.close()
         model.train(was_training)
+    # Each process has scored its own videos: put them together.
+    own = np.flatnonzero(failed | np.isfinite(scores).any(axis=(1, 2)))
+    parts = gathered((own, scores[own], failed[own], failures))
+    for videos, their_scores, their_failed, _ in parts:
+        scores[videos], failed[videos] = their_scores, their_failed
+    failures = [failure for *_, their_failures in parts for failure in their_failures]
     predictions = Predictions(
         video_ids=[record.video_id for record in records],
         labels=labels,
@@ -146,7 +160,13 @@ def load_test_weights(cfg: CfgNode, model: nn.Module, class_names: Sequence[str]
         path = cfg.TEST.CHECKPOINT_FILE_PATH
         info = load_weights(model, path)
     elif own := load_newest_checkpoint(Path(cfg.OUTPUT_DIR) / "checkpoints"):
-        path, info = str(own[0]), load_weights(model, own[1])
+        path, state = str(own[0]), own[1]
+        if "model" not in state:
+            raise ValueError(
+                f"{path} is a sharded checkpoint of a run that has not finished; make a file of it with "
+                f"`python tools/export_checkpoint.py {path} weights.pyth` and set TEST.CHECKPOINT_FILE_PATH."
+            )
+        info = load_weights(model, {**state, "model": state.get("ema") or state["model"]})
     elif cfg.TRAIN.CHECKPOINT_FILE_PATH:
         path = cfg.TRAIN.CHECKPOINT_FILE_PATH
         info = load_weights(model, path)
@@ -199,7 +219,8 @@ def test(cfg: CfgNode, videos: VideoList | None = None) -> dict[str, object]:
     failed = FailedVideos(output / "failed_videos.csv")
     failed.forget("test")
     failed.add("test", failures)
-    predictions.save(output / "predictions.npz")
+    if is_main_process():
+        predictions.save(output / "predictions.npz")
     results = {
         **summarize(predictions, videos.class_names),
         "failed_by_reason": {k: n for k, n in failed.reasons("test").items() if k != "damaged"},
@@ -220,7 +241,8 @@ def test(cfg: CfgNode, videos: VideoList | None = None) -> dict[str, object]:
         "videos_per_second": round(len(videos.records) / seconds, 3),
         **{name: round(value, 6) for name, value in data_time.values().items()},
     }
-    write_json(output / "test_results.json", results)
+    if is_main_process():
+        write_json(output / "test_results.json", results)
     JsonlLog(output / "log.jsonl").write(
         "test", **{key: results[key] for key in results if key not in ("per_class", "accuracy_by_num_views")}
     )

@@ -1,12 +1,19 @@
 """Training: one loop over epochs, with validation, checkpoints, resume and a count of bad videos.
 
 Follows PySlowFast's recipe: the learning rate is set every iteration at the fractional epoch, the gradient is
-clipped, mixup and label smoothing turn labels into soft targets.
+clipped, mixup and label smoothing turn labels into soft targets. Every random choice depends on (seed, epoch,
+step, process) alone, so that a run that was killed repeats the steps after its newest checkpoint bit by bit.
 """
 
 import math
+import resource
+import signal
+import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import vidformers
 from vidformers.checkpoints import load_weights
@@ -26,12 +35,27 @@ from vidformers.engine.build import (
     resolve_device,
 )
 from vidformers.engine.checkpoint import (
+    BEST,
     check_class_names,
     checkpoint_path,
+    keep_last,
     load_newest_checkpoint,
     save_checkpoint,
+    save_sharded,
 )
 from vidformers.engine.data_time import DataTime
+from vidformers.engine.distributed import (
+    full_state,
+    gathered,
+    is_main_process,
+    largest,
+    rank,
+    replicated,
+    shard_,
+    summed,
+    wait_for_all,
+    world_size,
+)
 from vidformers.engine.logs import FailedVideos, JsonlLog, say
 from vidformers.engine.mixup import MixUp, binary_cross_entropy, soft_cross_entropy
 from vidformers.engine.model import build_model
@@ -48,14 +72,17 @@ class Trainer:
         self.output = Path(cfg.OUTPUT_DIR)
         self.log = JsonlLog(self.output / "log.jsonl")
         self.failed = FailedVideos(self.output / "failed_videos.csv")
-        self.failed.forget("train")  # they may have been repaired since
         self.device = resolve_device(cfg.DEVICE)
         self.train_videos = train_videos
         self.loader = build_train_loader(cfg, train_videos)
         self.val_loader = build_test_loader(cfg, val_videos, num_views=1, num_crops=1)
         torch.manual_seed(cfg.RNG_SEED)
         self.model: nn.Module = build_model(cfg)
-        self.start_epoch = 0
+        self.epoch = self.step = 0
+        self.totals = Totals()
+        self.best: float | None = None
+        self.last_epoch_loss = float("nan")
+        self.stop_signal = 0
         resumed = load_newest_checkpoint(self.checkpoints)
         if resumed is not None and not cfg.TRAIN.AUTO_RESUME:
             raise ValueError(
@@ -66,11 +93,22 @@ class Trainer:
             start_from_weights(
                 self.model, cfg.TRAIN.CHECKPOINT_FILE_PATH, train_videos.class_names, self.output
             )
+        freeze_(self.model, cfg.MODEL.FREEZE)
         self.model.to(self.device)
         if self.device.type == "cpu" and cfg.TRAIN.PRECISION != "fp32":
             norms_in_fp32(self.model)
-        self.step_model = torch.compile(self.model) if cfg.MODEL.COMPILE else self.model
         solver = cfg.SOLVER
+        self.ema = None
+        if solver.EMA_DECAY:
+            self.ema = AveragedModel(
+                self.model, multi_avg_fn=get_ema_multi_avg_fn(solver.EMA_DECAY), use_buffers=True
+            )
+        if cfg.TRAIN.SHARD:
+            shard_(self.model, self.device)
+            if self.ema:
+                shard_(self.ema.module, self.device)
+        self.parallel = self.model if cfg.TRAIN.SHARD else replicated(self.model, self.device)
+        self.step_model = torch.compile(self.parallel) if cfg.MODEL.COMPILE else self.parallel
         groups = parameter_groups(
             self.model,
             base_weight_decay=solver.WEIGHT_DECAY,
@@ -86,6 +124,7 @@ class Trainer:
             dampening=solver.DAMPENING,
             nesterov=solver.NESTEROV,
             betas=tuple(solver.BETAS),
+            fused=self.device.type == "cuda",
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=cfg.TRAIN.PRECISION == "fp16")
         self.loss = binary_cross_entropy if cfg.MODEL.LOSS_FUNC == "bce_logit" else soft_cross_entropy
@@ -101,6 +140,9 @@ class Trainer:
             )
         if resumed is not None:
             self._resume(*resumed)
+        self.start_epoch = self.epoch
+        if not self.step:
+            self.failed.forget("train")  # they may have been repaired since
 
     @property
     def checkpoints(self) -> Path:
@@ -108,11 +150,20 @@ class Trainer:
 
     def _resume(self, path: Path, state: dict) -> None:
         """Continue from `state`; settings that changed since are named, and the new ones hold."""
-        missing = {"model", "optimizer", "scaler", "epoch", "config"} - state.keys()
+        sharded = path.is_dir()
+        missing = {"epoch", "config"} - state.keys()
+        if not sharded:
+            missing |= {"model", "optimizer", "scaler"} - state.keys()
         if missing:
             raise ValueError(
                 f"{path} is not a checkpoint of this library (it lacks {', '.join(sorted(missing))}). To "
                 "start from its weights set TRAIN.CHECKPOINT_FILE_PATH, and OUTPUT_DIR to another folder."
+            )
+        if sharded != self.cfg.TRAIN.SHARD:
+            raise ValueError(
+                f"{path} was written with TRAIN.SHARD {sharded}, which is {self.cfg.TRAIN.SHARD} now; set it "
+                "back, or start from the weights (TRAIN.CHECKPOINT_FILE_PATH; tools/export_checkpoint.py "
+                "makes a file of a folder) in another OUTPUT_DIR."
             )
         check_class_names(path, state.get("class_names"), self.train_videos.class_names, self.output)
         changed = _changed_settings(CfgNode.load_cfg(state["config"]), self.cfg)
@@ -121,89 +172,116 @@ class Trainer:
                 f"{path} was written with other optimizer settings ({'; '.join(changed.values())}), whose "
                 "state does not fit. Use the old ones, or another OUTPUT_DIR."
             )
+        self.epoch, self.step = state["epoch"], state.get("step", 0)
+        if self.step and not {"TRAIN.BATCH_SIZE", "AUG.NUM_SAMPLE"}.isdisjoint(changed):
+            raise ValueError(
+                f"{path} was written within an epoch, with other batches ({'; '.join(changed.values())}). "
+                "Use the old ones until the epoch is finished, or another OUTPUT_DIR."
+            )
         settings = [
             {key: group[key] for key in group if key != "params"} for group in self.optimizer.param_groups
         ]
         try:
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            if sharded:
+                self._load_sharded(path)
+            else:
+                self.model.load_state_dict(state["model"])
+                self.optimizer.load_state_dict(state["optimizer"])
+                if self.ema:
+                    self.ema.module.load_state_dict(state.get("ema") or state["model"])
         except (KeyError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ValueError(
                 f"{path} does not fit this run's model ({reason}). Use the config it was written with, or "
                 "another OUTPUT_DIR."
             ) from error
+        if self.ema:
+            self.ema.n_averaged.fill_(1)  # 0 would copy the model over the average
         for group, values in zip(self.optimizer.param_groups, settings, strict=True):
             group.update(values)
-        if state["scaler"] and self.scaler.is_enabled():
+        if state.get("scaler") and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
-        self.start_epoch = state["epoch"]
-        say(f"Resuming from {path} after {self.start_epoch} of {self.cfg.SOLVER.MAX_EPOCH} epochs.")
+        if is_main_process():
+            self.totals = Totals(*state.get("totals", ()))
+        self.best = state.get("best")
+        self.last_epoch_loss = state.get("last_epoch_loss", float("nan"))
+        steps = f" and {self.step} steps" if self.step else ""
+        say(f"Resuming from {path} after {self.epoch} of {self.cfg.SOLVER.MAX_EPOCH} epochs{steps}.")
         if changed:
             say(f"  settings changed since: {'; '.join(changed.values())}")
+        self.log.write("resume", epoch=self.epoch + 1, step=self.step, checkpoint=str(path))
 
     def run(self) -> dict[str, float]:
-        """Train to SOLVER.MAX_EPOCH; returns the last validation's numbers (empty if already finished)."""
+        """Train to SOLVER.MAX_EPOCH; returns the last validation's numbers (empty if already finished).
+
+        SIGTERM and SIGUSR1, by which schedulers announce that they take the machine away, end the run after
+        the step under way, with a checkpoint: SystemExit of 128 + the signal's number.
+        """
         cfg = self.cfg
         num_parameters = sum(p.numel() for p in self.model.parameters())
+        devices = f"{world_size()} x {self.device.type}" if world_size() > 1 else self.device.type
         say(
             f"Training {cfg.MODEL.NAME} ({num_parameters / 1e6:.2f} M parameters) on "
-            f"{len(self.train_videos.records)} videos of {self.train_videos.source}, {self.device.type}, "
-            f"{cfg.TRAIN.PRECISION}, epochs {self.start_epoch} to {cfg.SOLVER.MAX_EPOCH}."
+            f"{len(self.train_videos.records)} videos of {self.train_videos.source}, {devices}, "
+            f"{cfg.TRAIN.PRECISION}, epochs {self.epoch} to {cfg.SOLVER.MAX_EPOCH}."
         )
         results: dict[str, float] = {}
-        for epoch in range(self.start_epoch, cfg.SOLVER.MAX_EPOCH):
-            self.train_epoch(epoch)
-            finished, last = epoch + 1, epoch + 1 == cfg.SOLVER.MAX_EPOCH
-            if last or finished % cfg.TRAIN.EVAL_PERIOD == 0:
-                results = self.validate(finished)
-            if last or finished % cfg.TRAIN.CHECKPOINT_PERIOD == 0:
-                save_checkpoint(checkpoint_path(self.checkpoints, finished), self._state(finished))
+        with self._stopping_on_signals():
+            for epoch in range(self.epoch, cfg.SOLVER.MAX_EPOCH):
+                self.train_epoch(epoch)
+                for failures in gathered([(r.path, r.reason, r.detail) for r in self.failed.of("train")]):
+                    self._count_failures(failures)
+                finished, last = epoch + 1, epoch + 1 == cfg.SOLVER.MAX_EPOCH
+                self.epoch, self.step, self.totals = finished, 0, Totals()
+                if last or finished % cfg.TRAIN.EVAL_PERIOD == 0:
+                    results = self.validate(finished)
+                if last or finished % cfg.TRAIN.CHECKPOINT_PERIOD == 0:
+                    self.save()
+                self._stop_if_told()
+        if cfg.TRAIN.SHARD:
+            self._write_whole(checkpoint_path(self.checkpoints, cfg.SOLVER.MAX_EPOCH))
         return results
 
     def train_epoch(self, epoch: int) -> None:
-        """One pass over the training videos."""
+        """One pass over the training videos, or what is left of it."""
         from tqdm import tqdm
 
         cfg = self.cfg
-        self.model.train()
-        self.loader.set_epoch(epoch)  # type: ignore[attr-defined]
-        steps = len(self.loader)
-        total_loss = total_hits = total_clips = 0.0
+        train_mode_(self.model)
+        self.loader.set_epoch(epoch, start_batch=self.step)  # type: ignore[attr-defined]
+        first, steps = self.step, self.step + len(self.loader)
         data_time = DataTime()
         progress = tqdm(
             total=steps * cfg.TRAIN.BATCH_SIZE,
+            initial=first * cfg.TRAIN.BATCH_SIZE,
             desc=f"epoch {epoch + 1}/{cfg.SOLVER.MAX_EPOCH}",
             unit="video",
             dynamic_ncols=True,
             mininterval=0.5,
             leave=False,
+            disable=not is_main_process(),
         )
-        for step, batch in enumerate(data_time.watch(self.loader)):
+        for step, batch in enumerate(data_time.watch(self.loader), start=first):
             for seconds in batch["seconds"]:
                 data_time.add(seconds, num_clips=1)
             self._count_failures(batch["failures"])
             lr = self._learning_rate(epoch + step / steps)
             set_learning_rate(self.optimizer, lr)
-            # Dropout, drop path and mixup depend on (seed, epoch, step) alone: a resumed run repeats them.
-            torch.manual_seed(_step_seed(cfg.RNG_SEED, epoch, step))
-            clips, targets = self._prepare(batch, np.random.default_rng((cfg.RNG_SEED, epoch, step)))
-            loss, logits, gradient_norm = self.train_step(clips, targets)
+            # Dropout, drop path and mixup depend on these numbers alone: a resumed run repeats them.
+            place = (cfg.RNG_SEED, epoch, step, rank())
+            torch.manual_seed(_seed(place))
+            clips, targets = self._prepare(batch, np.random.default_rng(place))
+            loss, hits, gradient_norm = self.train_step(clips, targets)
             if not math.isfinite(loss):
-                raise ValueError(
-                    f"The training loss became {loss} at epoch {epoch + 1}, step {step + 1} of {steps} "
-                    f"(learning rate {lr:.3g}). Try a lower SOLVER.BASE_LR, a longer SOLVER.WARMUP_EPOCHS, "
-                    "SOLVER.CLIP_GRAD_L2NORM 1.0 or TRAIN.PRECISION bf16."
-                )
-            # Of a set of labels one is enough; a video without any cannot be hit.
-            best = targets.gather(1, logits.argmax(1)[:, None])[:, 0]
-            hits = (best >= targets.amax(1).clamp(1e-9)).sum().item()
-            total_loss, total_hits = total_loss + loss * len(clips), total_hits + hits
-            total_clips += len(clips)
+                self._stop_for_loss(loss, epoch, step, steps, lr, batch["index"].tolist())
+            self.totals.loss += loss * len(clips)
+            self.totals.hits += hits
+            self.totals.clips += len(clips)
             progress.update(cfg.TRAIN.BATCH_SIZE)
+            self.step = step + 1
             if (step + 1) % cfg.LOG_PERIOD == 0 or step + 1 == steps:
                 elapsed = time.perf_counter() - data_time.started
-                remaining = steps * (cfg.SOLVER.MAX_EPOCH - epoch) - step - 1
+                total_loss, total_hits, total_clips = summed(*astuple(self.totals))
                 values = {
                     "epoch": epoch + 1,
                     "step": step + 1,
@@ -211,40 +289,99 @@ class Trainer:
                     "top1_of_mixed_batches" if self.mixup else "top1": 100 * total_hits / total_clips,
                     "lr": lr,
                     "gradient_norm": gradient_norm,
-                    "videos_per_second": (step + 1) * cfg.TRAIN.BATCH_SIZE / elapsed,
+                    "videos_per_second": (step + 1 - first) * cfg.TRAIN.BATCH_SIZE / elapsed,
                     **data_time.values(),
-                    "eta_seconds": elapsed / (step + 1) * remaining,
+                    "memory_gb": memory_gb(self.device),
+                    "eta_seconds": elapsed
+                    / (step + 1 - first)
+                    * (steps * (cfg.SOLVER.MAX_EPOCH - epoch) - step - 1),
                 }
+                self.last_epoch_loss = values["loss"]
                 self.log.write("train", **values)
-                progress.set_postfix(loss=f"{values['loss']:.3f}", lr=f"{lr:.2g}")
+                progress.set_postfix(
+                    loss=f"{values['loss']:.3f}",
+                    lr=f"{lr:.2g}",
+                    wait=f"{values['waiting_for_data']:.0%}",
+                    mem=f"{values['memory_gb']:.1f}G",
+                    eta=tqdm.format_interval(values["eta_seconds"]),
+                )
+            if step + 1 < steps:
+                if cfg.TRAIN.CHECKPOINT_STEPS and (step + 1) % cfg.TRAIN.CHECKPOINT_STEPS == 0:
+                    self.save()
+                self._stop_if_told()
         progress.close()
-        self.last_epoch_loss = total_loss / max(total_clips, 1)
 
-    def train_step(self, clips: Tensor, targets: Tensor) -> tuple[float, Tensor, float | None]:
-        """Forward, backward, optimizer step; returns loss, logits and the gradient norm before clipping."""
+    def train_step(self, clips: Tensor, targets: Tensor) -> tuple[float, float, float | None]:
+        """Forward, backward, optimizer step; returns loss, number of hits and the gradient norm before
+        clipping, of this process's clips. The clips go through the model in TRAIN.MICRO_BATCHES parts."""
         solver = self.cfg.SOLVER
-        with autocast(self.device, self.cfg.TRAIN.PRECISION):
-            logits = self.step_model(clips)
-        # The loss is taken in fp32: half-precision log-softmax loses the small probabilities.
-        loss = self.loss(logits.float(), targets)
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        loss = hits = 0.0
+        parts = min(self.cfg.TRAIN.MICRO_BATCHES, len(clips))
+        for part, (some, wanted) in enumerate(
+            zip(clips.tensor_split(parts), targets.tensor_split(parts), strict=True), start=1
+        ):
+            share = len(some) / len(clips)
+            with self._no_reduction(part < parts):
+                with autocast(self.device, self.cfg.TRAIN.PRECISION):
+                    logits = self.step_model(some)
+                # The loss is taken in fp32: half-precision log-softmax loses the small probabilities.
+                part_loss = self.loss(logits.float(), wanted) * share
+                self.scaler.scale(part_loss).backward()
+            loss += part_loss.item()
+            # Of a set of labels one is enough; a video without any cannot be hit.
+            answered = wanted.gather(1, logits.argmax(1, keepdim=True))[:, 0]
+            hits += (answered >= wanted.amax(1).clamp(1e-9)).sum().item()
         self.scaler.unscale_(self.optimizer)
         norm = None
         if solver.CLIP_GRAD_VAL:
             nn.utils.clip_grad_value_(self.model.parameters(), solver.CLIP_GRAD_VAL)
         elif solver.CLIP_GRAD_L2NORM:
-            norm = nn.utils.clip_grad_norm_(self.model.parameters(), solver.CLIP_GRAD_L2NORM).item()
+            total = nn.utils.clip_grad_norm_(self.model.parameters(), solver.CLIP_GRAD_L2NORM)
+            norm = (total.full_tensor() if isinstance(total, DTensor) else total).item()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return loss.item(), logits.detach(), norm
+        if self.ema:
+            self.ema.update_parameters(self.model)
+        return loss, hits, norm
 
     def validate(self, epoch: int) -> dict[str, float]:
-        """Score one view (centre crop) of every validation video; logs and prints top-1, top-5 and loss."""
+        """Score one view (centre crop) of every validation video; logs and prints top-1, top-5 and loss.
+
+        With an average of the weights (SOLVER.EMA_DECAY) that is scored too, and decides which weights are
+        the best so far (`checkpoints/best.pyth`).
+        """
+        results = self._validate(self.model)
+        text = _scores_text(results)
+        score = results.get("map", results["top1"])
+        if self.ema:
+            average = self._validate(self.ema.module)
+            results |= {
+                f"ema_{key}": average[key] for key in ("top1", "top5", "loss", "map") if key in average
+            }
+            text += f"; of the averaged weights {_scores_text(average)}"
+            score = average.get("map", average["top1"])
+        self.log.write("val", epoch=epoch, train_loss=self.last_epoch_loss, **results)
+        say(
+            f"epoch {epoch}/{self.cfg.SOLVER.MAX_EPOCH}: training loss {self.last_epoch_loss:.3f}, "
+            f"validation {text}"
+            + (f", {results['num_failed']} videos unreadable" if results["num_failed"] else "")
+        )
+        if self.best is None or score > self.best:
+            self.best = score
+            self._write_whole(self.checkpoints / BEST)
+        return results
+
+    def _validate(self, model: nn.Module) -> dict[str, float]:
         cfg = self.cfg
+        if cfg.TRAIN.SHARD:
+            # Every process scores other videos in its own time, which a sharded model does not allow.
+            whole = build_model(cfg).to(self.device)
+            whole.load_state_dict(full_state(model))
+            model = whole
         data_time = DataTime()
         predictions, failures = score_videos(
-            self.model,
+            model,
             self.val_loader,
             data_time=data_time,
             num_classes=cfg.MODEL.NUM_CLASSES,
@@ -270,15 +407,117 @@ class Trainer:
         }
         if "map" in summary:
             results["map"] = float(summary["map"])  # type: ignore[arg-type]
-        times = data_time.values()
-        self.log.write("val", epoch=epoch, train_loss=self.last_epoch_loss, **results, **times)
-        say(
-            f"epoch {epoch}/{cfg.SOLVER.MAX_EPOCH}: training loss {self.last_epoch_loss:.3f}, validation "
-            f"top-1 {results['top1']:.2f} %, loss {results['loss']:.3f}"
-            + (f", mAP {results['map']:.2f} %" if "map" in results else "")
-            + (f", {results['num_failed']} videos unreadable" if results["num_failed"] else "")
+        return results | data_time.values()
+
+    def save(self) -> None:
+        """Write a checkpoint of this moment, and delete those beyond TRAIN.KEEP_CHECKPOINTS."""
+        path = checkpoint_path(self.checkpoints, self.epoch, self.step, sharded=self.cfg.TRAIN.SHARD)
+        rest = self._rest()
+        if self.cfg.TRAIN.SHARD:
+            save_sharded(path, self._sharded_state(), rest)
+        elif is_main_process():
+            save_checkpoint(
+                path,
+                {
+                    **rest,
+                    "model": self.model.state_dict(),
+                    "ema": self.ema.module.state_dict() if self.ema else None,
+                    "optimizer": self.optimizer.state_dict(),
+                },
+            )
+        if is_main_process() and self.cfg.TRAIN.KEEP_CHECKPOINTS:
+            keep_last(self.checkpoints, self.cfg.TRAIN.KEEP_CHECKPOINTS)
+        wait_for_all()
+
+    def _rest(self) -> dict:
+        """All of a checkpoint but the tensors that may be sharded."""
+        return {
+            "scaler": self.scaler.state_dict(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "totals": summed(*astuple(self.totals)),
+            "best": self.best,
+            "last_epoch_loss": self.last_epoch_loss,
+            "num_classes": self.cfg.MODEL.NUM_CLASSES,
+            "class_names": self.train_videos.class_names,
+            "config": self.cfg.dump(),
+            "vidformers": vidformers.__version__,
+        }
+
+    def _write_whole(self, path: Path) -> None:
+        """The weights to use, averaged where they are, as one file without the optimizer."""
+        model = self.ema.module if self.ema else self.model
+        weights = full_state(model) if self.cfg.TRAIN.SHARD else model.state_dict()
+        rest = self._rest()
+        if is_main_process():
+            save_checkpoint(path, {**rest, "model": weights})
+        wait_for_all()
+
+    def _sharded_state(self) -> dict:
+        from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_state_dict
+
+        model, optimizer = get_state_dict(self.model, self.optimizer)
+        state = {"model": model, "optimizer": optimizer}
+        return state | {"ema": get_model_state_dict(self.ema.module)} if self.ema else state
+
+    def _load_sharded(self, path: Path) -> None:
+        import torch.distributed.checkpoint as dcp
+        from torch.distributed.checkpoint.state_dict import set_model_state_dict, set_state_dict
+
+        state = self._sharded_state()
+        dcp.load(state, checkpoint_id=path)
+        set_state_dict(
+            self.model,
+            self.optimizer,
+            model_state_dict=state["model"],
+            optim_state_dict=state["optimizer"],
         )
-        return results
+        if self.ema:
+            set_model_state_dict(self.ema.module, state["ema"])
+
+    @contextmanager
+    def _stopping_on_signals(self) -> Iterator[None]:
+        def note(number: int, frame: object) -> None:
+            self.stop_signal = number
+
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread of a program may listen to signals
+            return
+        before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGUSR1)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _stop_if_told(self) -> None:
+        """Leave with a checkpoint once any process got a signal; all of them do, after the same step."""
+        number = largest(self.stop_signal)
+        if not number:
+            return
+        self.save()
+        name = signal.Signals(number).name
+        say(f"{name}: stopped with a checkpoint; the same command goes on from there.")
+        self.log.write("stopped", signal=name, epoch=self.epoch + 1, step=self.step)
+        sys.exit(128 + number)
+
+    def _no_reduction(self, on: bool) -> AbstractContextManager[object]:
+        """Gradients of all but a step's last part stay in the process that made them."""
+        if on and isinstance(self.parallel, nn.parallel.DistributedDataParallel):
+            return self.parallel.no_sync()
+        return nullcontext()
+
+    def _stop_for_loss(
+        self, loss: float, epoch: int, step: int, steps: int, lr: float, indices: list[int]
+    ) -> None:
+        paths = list(dict.fromkeys(self.train_videos.records[i].path for i in indices))
+        self.log.write("bad_loss", epoch=epoch + 1, step=step + 1, loss=str(loss), lr=lr, videos=paths)
+        raise ValueError(
+            f"The training loss became {loss} at epoch {epoch + 1}, step {step + 1} of {steps} "
+            f"(learning rate {lr:.3g}). Try a lower SOLVER.BASE_LR, a longer SOLVER.WARMUP_EPOCHS, "
+            "SOLVER.CLIP_GRAD_L2NORM 1.0 or TRAIN.PRECISION bf16. The videos of the step (all are in "
+            f"{self.log.path}): {', '.join(paths[:4])}{', ...' if len(paths) > 4 else ''}"
+        )
 
     def _learning_rate(self, epoch: float) -> float:
         solver = self.cfg.SOLVER
@@ -322,17 +561,14 @@ class Trainer:
                 "or raise the limit."
             )
 
-    def _state(self, epoch: int) -> dict:
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "epoch": epoch,
-            "num_classes": self.cfg.MODEL.NUM_CLASSES,
-            "class_names": self.train_videos.class_names,
-            "config": self.cfg.dump(),
-            "vidformers": vidformers.__version__,
-        }
+
+@dataclass
+class Totals:
+    """Sums of the log line under way, over the steps of an epoch and the clips of this process."""
+
+    loss: float = 0.0
+    hits: float = 0.0
+    clips: float = 0.0
 
 
 def start_from_weights(model: nn.Module, path: str, class_names: Sequence[str] | None, output: Path) -> None:
@@ -383,5 +619,44 @@ def norms_in_fp32(model: nn.Module) -> None:
             module.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
 
 
-def _step_seed(seed: int, epoch: int, step: int) -> int:
-    return int(np.random.SeedSequence((seed, epoch, step)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def _scores_text(results: dict[str, float]) -> str:
+    text = f"top-1 {results['top1']:.2f} %, loss {results['loss']:.3f}"
+    return text + (f", mAP {results['map']:.2f} %" if "map" in results else "")
+
+
+def freeze_(model: nn.Module, prefixes: Sequence[str]) -> None:
+    """Exclude from training all parameters whose name starts with one of `prefixes`; "backbone" is all but
+    the classifier. Raises ValueError for a prefix that no parameter has."""
+    names = [name for name, _ in model.named_parameters()]
+    for prefix in prefixes:
+        chosen = [
+            name
+            for name in names
+            if (not name.startswith("head.") if prefix == "backbone" else name.startswith(prefix))
+        ]
+        if not chosen:
+            known = ", ".join(dict.fromkeys(name.partition(".")[0] for name in names))
+            raise ValueError(f"MODEL.FREEZE: no parameter is named {prefix}...; use backbone or {known}.")
+        for name in chosen:
+            model.get_parameter(name).requires_grad_(False)
+
+
+def train_mode_(model: nn.Module) -> None:
+    """Training mode, but for the modules that are wholly frozen: no dropout, and their statistics stay."""
+    model.train()
+    for module in model.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            module.eval()
+
+
+def memory_gb(device: torch.device) -> float:
+    """Peak memory so far: of tensors on CUDA, of the whole process on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 2**30
+
+
+def _seed(place: tuple[int, ...]) -> int:
+    return int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> np.uint64(1))

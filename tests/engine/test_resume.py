@@ -1,0 +1,152 @@
+"""A killed run goes on as if nothing had happened: real processes, real signals."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import simplejson
+import torch
+
+ROOT = Path(__file__).parents[2]
+CONFIG = """
+MODEL: {{NAME: mvit_tiny, NUM_CLASSES: 2, LOSS_FUNC: soft_cross_entropy, ARGS: {{embed_dim: 8, drop_path_rate: 0.2}}}}
+DATA: {{PATH_TO_DATA_DIR: {data}, NUM_FRAMES: 4, TRAIN_CROP_SIZE: 32, TEST_CROP_SIZE: 32, TRAIN_JITTER_SCALES: [36, 40]}}
+TRAIN: {{BATCH_SIZE: 2, EVAL_PERIOD: 2, CHECKPOINT_STEPS: 1, KEEP_CHECKPOINTS: 3}}
+TEST: {{ENABLE: false}}
+AUG: {{ENABLE: true}}
+MIXUP: {{ENABLE: true}}
+SOLVER: {{MAX_EPOCH: 3, BASE_LR: 1e-3, EMA_DECAY: 0.9, CLIP_GRAD_L2NORM: 1.0}}
+DATA_LOADER: {{NUM_WORKERS: 1}}
+LOG_PERIOD: 1
+DEVICE: cpu
+OUTPUT_DIR: {output}
+"""
+# Stops the process without warning where the argument says: after a step, or half way through a file.
+KILLER = """
+import os, signal, sys
+sys.argv = ["run_net.py", *sys.argv[2:]]
+place, count = os.environ["KILL_AT"].split(":")
+import torch
+from vidformers.engine.train import Trainer
+seen = 0
+def die(): os.kill(os.getpid(), int(os.environ["KILL_SIGNAL"]))
+if place == "step":
+    step = Trainer.train_step
+    def train_step(self, *arguments):
+        global seen
+        seen += 1
+        result = step(self, *arguments)
+        if seen == int(count): die()
+        return result
+    Trainer.train_step = train_step
+if place == "write":
+    save = torch.save
+    def half(state, file):
+        global seen
+        seen += 1
+        if seen == int(count):
+            file.write(b"half a checkpoint"); file.flush(); die()
+        save(state, file)
+    torch.save = half
+import runpy
+runpy.run_path({tool!r}, run_name="__main__")
+"""
+
+
+def start(
+    config: Path, *, kill_at: str = "never:0", number: int = signal.SIGKILL
+) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "KILL_AT": kill_at, "KILL_SIGNAL": str(int(number))}
+    environment["PYTHONPATH"] = str(ROOT)
+    code = KILLER.replace("{tool!r}", repr(str(ROOT / "tools" / "run_net.py")))
+    return subprocess.run(
+        [sys.executable, "-c", code, "-", "--cfg", str(config)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment,
+    )
+
+
+def make_config(folder: Path, data: Path) -> Path:
+    folder.mkdir()
+    path = folder / "run.yaml"
+    path.write_text(CONFIG.format(data=data, output=folder / "out"))
+    return path
+
+
+def curve(config: Path) -> dict[tuple[int, int], tuple]:
+    """What was logged of each step, the last word where a step was done twice."""
+    lines = (config.parent / "out" / "log.jsonl").read_text().splitlines()
+    rows = [row for row in map(simplejson.loads, lines) if row["event"] == "train"]
+    return {(row["epoch"], row["step"]): (row["loss"], row["gradient_norm"], row["lr"]) for row in rows}
+
+
+def final_weights(config: Path) -> dict:
+    path = config.parent / "out" / "checkpoints" / "checkpoint_epoch_00003.pyth"
+    return torch.load(path, weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory, tiny_dataset) -> Path:
+    config = make_config(tmp_path_factory.mktemp("straight") / "run", tiny_dataset)
+    result = start(config)
+    assert result.returncode == 0, result.stderr
+    return config
+
+
+@pytest.mark.parametrize("kill_at", ["step:2", "step:7", "write:6"])
+def test_a_run_that_was_killed_repeats_the_straight_one_bit_by_bit(straight, kill_at, tmp_path, tiny_dataset):
+    config = make_config(tmp_path / "run", tiny_dataset)
+    killed = start(config, kill_at=kill_at)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    again = start(config)
+    assert again.returncode == 0, again.stderr
+    if kill_at != "step:2":
+        assert "Resuming from" in again.stdout
+    assert curve(config) == curve(straight)
+    ours, theirs = final_weights(config), final_weights(straight)
+    for part in ("model", "ema"):
+        for name, tensor in theirs[part].items():
+            assert torch.equal(ours[part][name], tensor), (part, name)
+    assert ours["best"] == theirs["best"] and ours["optimizer"].keys() == theirs["optimizer"].keys()
+    assert not list((config.parent / "out" / "checkpoints").glob("*.part"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_warning_ends_the_run_with_a_checkpoint(straight, number, tmp_path, tiny_dataset):
+    config = make_config(tmp_path / "run", tiny_dataset)
+    config.write_text(config.read_text().replace("CHECKPOINT_STEPS: 1", "CHECKPOINT_STEPS: 0"))
+    stopped = start(config, kill_at="step:6", number=number)
+    assert stopped.returncode == 128 + number, stopped.stderr
+    assert "stopped with a checkpoint" in stopped.stdout
+    checkpoints = sorted(path.name for path in (config.parent / "out" / "checkpoints").glob("checkpoint*"))
+    assert checkpoints == ["checkpoint_epoch_00001.pyth", "checkpoint_epoch_00001_step_000002.pyth"]
+    again = start(config)
+    assert again.returncode == 0, again.stderr
+    assert curve(config) == curve(straight)
+
+
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_it_used(straight, tmp_path, tiny_dataset):
+    config = make_config(tmp_path / "run", tiny_dataset)
+    assert start(config, kill_at="step:7").returncode == -signal.SIGKILL
+    newest = max(
+        (config.parent / "out" / "checkpoints").glob("checkpoint*"), key=lambda path: path.stat().st_mtime
+    )
+    newest.write_bytes(newest.read_bytes()[:1000])
+    again = start(config)
+    assert again.returncode == 0, again.stderr
+    assert f"{newest} cannot be read" in again.stdout.replace("\n", "")
+    assert curve(config) == curve(straight)
+
+
+def test_only_the_last_checkpoints_and_the_best_are_kept(straight):
+    names = {path.name for path in (straight.parent / "out" / "checkpoints").iterdir()}
+    assert names == {
+        "best.pyth", "checkpoint_epoch_00002_step_000003.pyth", "checkpoint_epoch_00003.pyth",
+        "checkpoint_epoch_00002_step_000002.pyth",
+    }  # fmt: skip
