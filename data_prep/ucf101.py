@@ -1,0 +1,34 @@
+"""Lists for UCF101 from its official splits:
+
+    python data_prep/ucf101.py /data/ucf101 /data/ucf101/lists_1 --split 1
+
+/data/ucf101 holds ucfTrainTestlist/ (classInd.txt, trainlist01.txt, testlist01.txt, ...) and UCF-101/.
+
+Videos that are not there are counted, named in missing.csv and left out of the lists.
+Exit code: 0 nothing is missing, 1 something is (it is said what), 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vidformers.data.datasets.ucf101 import load_ucf101
+from vidformers.data.prepare.inputs import exit_with, script_parser
+from vidformers.data.prepare.lists import add_list_arguments, load_splits, write_lists
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = script_parser(__doc__)
+    add_list_arguments(parser)
+    parser.add_argument("--split", type=int, choices=(1, 2, 3), default=1, help="official split (1)")
+    chosen = parser.parse_args(arguments)
+    splits = load_splits(
+        lambda split: load_ucf101(
+            chosen.root, split, path_prefix=chosen.videos, backend="pyav", split_number=chosen.split
+        )
+    )
+    return write_lists(splits, chosen.out, options=chosen)
+
+
+if __name__ == "__main__":
+    exit_with(main)
