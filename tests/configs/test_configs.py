@@ -19,6 +19,7 @@ PUBLISHED = {
     "mvit_b_16x4": "Kinetics__MVIT_B_16x4_CONV",
     "mvit_b_32x3": "Kinetics__MVIT_B_32x3_CONV",
     "mvit_v2_s_16x4": "Kinetics__MVITv2_S_16x4",
+    "mvit_v2_s_16x4_ssv2": "SSv2__MVITv2_S_16x4",
     "mvit_v2_b_32x3": "Kinetics__MVITv2_B_32x3",
     "mvit_v2_l_40x3": "Kinetics__MVITv2_L_40x3_test",
     "rev_mvit_b_16x4": "Kinetics__REV_MVIT_B_16x4_CONV",
@@ -36,6 +37,7 @@ DELIBERATE_IN = {
     "mvit_b_16x4": {"TEST.NUM_ENSEMBLE_VIEWS": 5},
     "mvit_b_32x3": {"TEST.NUM_ENSEMBLE_VIEWS": 5},
     "mvit_v2_s_16x4": {},
+    "mvit_v2_s_16x4_ssv2": {"DATA.USE_OFFSET_SAMPLING": True},  # which segments do not ask for
     "mvit_v2_b_32x3": {},
     "mvit_v2_l_40x3": {},
     # For one machine, as the others; PySlowFast's file is for 16, and multiplies the rates.
