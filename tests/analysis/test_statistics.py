@@ -247,10 +247,9 @@ def test_the_smallest_detectable_difference_is_found_in_80_of_100():
 # Descriptions
 
 
-def test_chance_is_the_better_of_guessing_and_the_most_frequent_class():
-    assert chance_level(np.array([0, 1, 2, 2]), 4) == 0.5
-    assert chance_level(np.array([0, 1, 2, 3]), 4) == 0.25
-    assert chance_level(np.array([0, 1]), 2) == 0.5
+def test_chance_is_the_share_of_the_most_frequent_class():
+    assert chance_level(np.array([0, 1, 2, 2])) == 0.5
+    assert chance_level(np.array([0, 1, 2, 3])) == 0.25
 
 
 def test_calibration_error_by_hand():

@@ -54,7 +54,7 @@ class AblationTable:
             "clean": self.clean,
             "perturbations": np.array([one.name for one in self.perturbed], dtype=np.str_),
             "class_names": np.array(self.class_names, dtype=np.str_),
-            "failed": np.array(self.failed, dtype=np.str_).reshape(-1, 3),
+            "failed": np.array(self.failed, dtype=np.str_),
         }
         if self.class_groups is not None:
             arrays["class_groups"] = np.array(self.class_groups, dtype=np.str_)

@@ -129,9 +129,9 @@ def smallest_detectable_difference(*, num_videos: int, discordance: float, num_d
     return min(1.0, max(z * sqrt(discordance / num_videos), 6 / (num_videos * num_draws)))
 
 
-def chance_level(labels: np.ndarray, num_classes: int) -> float:
-    """The better of guessing evenly and always naming the most frequent class, as a share."""
-    return max(1 / num_classes, np.bincount(labels).max() / len(labels))
+def chance_level(labels: np.ndarray) -> float:
+    """Accuracy of always naming the most frequent class, as a share: never below an even guess, 1/K."""
+    return float(np.bincount(labels).max() / len(labels))
 
 
 def calibration_error(confidence: np.ndarray, correct: np.ndarray, *, num_bins: int = 15) -> float:

@@ -124,7 +124,7 @@ def summarize_ablation(
 
     everyone = np.arange(num_videos)
     hits = hits_of(everyone)
-    chance = 100 * chance_level(labels, num_classes)
+    chance = 100 * chance_level(labels)
     clean_interval = hits.top1_interval(0)
     static = _static_floor_column(table, hits)
     p_values = [hits.p_value(column) for column in range(1, len(num_draws))]
@@ -178,13 +178,12 @@ def summarize_ablation(
     # A group or a class is resampled once for all perturbations: in all the work of one more resampling.
     for group, rows in _rows_by_group(table):
         some = hits_of(rows)
-        present = np.unique(labels[rows])
         for column, target in enumerate(perturbations, start=1):
             target["groups"].append(
                 {
                     "group": group,
                     "num_videos": len(rows),
-                    "chance": 100 * chance_level(labels[rows], len(present)),
+                    "chance": 100 * chance_level(labels[rows]),
                     "top1": some.top1(column),
                     "top1_interval": some.top1_interval(column),
                     "clean_top1": some.top1(0),
