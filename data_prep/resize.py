@@ -314,7 +314,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     source, out = os.path.abspath(chosen.source), os.path.abspath(chosen.out)
     if os.path.commonpath([source, out]) == source:
         raise ValueError(f"'{chosen.out}' is '{chosen.source}' or in it; give a folder beside it")
-    videos = collect_videos([source], prefix="", separator=" ")
+    videos = list(collect_videos([source], prefix="", separator=" "))
     targets = {path: destination(path, source, out) for path in videos}
     twice = [path for path, count in Counter(targets.values()).items() if count > 1]
     if twice:

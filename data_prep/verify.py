@@ -197,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_worker_arguments(parser, time_limit=300)
     chosen = parser.parse_args(arguments)
 
-    videos = collect_videos(chosen.inputs, prefix=chosen.prefix, separator=chosen.separator)
+    videos = list(collect_videos(chosen.inputs, prefix=chosen.prefix, separator=chosen.separator))
     report = Report(chosen.report, COLUMNS)
     settings = f"min_frames={chosen.min_frames} min_seconds={chosen.min_seconds or 0:g}"
     if chosen.dry_run:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from vidformers.data.datasets.kinetics import read_list
-from vidformers.data.records import VIDEO_EXTENSIONS
+from vidformers.data.records import VIDEO_EXTENSIONS, read_classes
 
 LIST_EXTENSIONS = (".csv", ".txt", ".tsv")
 
@@ -51,24 +51,30 @@ def positive_float(text: str) -> float:
     return number
 
 
-def collect_videos(inputs: Sequence[str], *, prefix: str, separator: str) -> list[str]:
+def collect_videos(inputs: Sequence[str], *, prefix: str, separator: str) -> dict[str, str]:
     """The video files of folders (searched through), lists and single files; each once, in order.
+
+    -> {path: class}. The class is that of a list, named by the classes file beside it, or the folder that the
+    video lies in, or "" for videos that are not in a subfolder.
 
     Says on stderr which files of a folder were passed over. Raises FileNotFoundError or ValueError if an
     input is not there or holds no video.
     """
-    found: dict[str, None] = {}
+    found: dict[str, str] = {}
     for text in inputs:
         if os.path.isdir(text):
-            paths = _folder_videos(text)
+            parents = {path: os.path.relpath(os.path.dirname(path), text) for path in _folder_videos(text)}
+            found |= {path: "" if parent == "." else parent for path, parent in parents.items()}
         elif text.lower().endswith(LIST_EXTENSIONS):
-            paths = [record.path for record in read_list(text, path_prefix=prefix, separator=separator)]
+            records = read_list(text, path_prefix=prefix, separator=separator)
+            classes = read_classes(os.path.dirname(text))
+            names = dict(enumerate(classes.names)) if classes else {}
+            found |= {r.path: names.get(r.label, f"class {r.label}") for r in records}
         elif os.path.lexists(text):
-            paths = [text]
+            found[text] = ""
         else:
             raise FileNotFoundError(f"there is no '{text}'; give a folder of videos, a list, or a video file")
-        found.update(dict.fromkeys(paths))
-    return list(found)
+    return found
 
 
 def _folder_videos(root: str) -> list[str]:
