@@ -17,9 +17,9 @@ NAMES = manifest_names()
 REVERSIBLE = [name for name in NAMES if "REV" in name]
 CLASS_TOKEN_LEFT_OUT = "Kinetics__REV_MVIT_B_16x4_CONV"
 # Neither PySlowFast's nor our code looks at these; the rest of the official files must load without a word.
-WITH_IGNORED_SETTINGS = {
-    name: ["PREFETCH.NUM_LOADERS", "DATA.INV_UNIFORM_SAMPLE"] for name in NAMES if name.startswith("SSv2")
-} | {name: ["DATA.DECODING_SHORT_SIZE", "ssl_eval"] for name in NAMES if name.startswith("masked_ssl__k400")}
+WITH_IGNORED_SETTINGS = {name: ["PREFETCH.NUM_LOADERS"] for name in NAMES if name.startswith("SSv2")} | {
+    name: ["DATA.DECODING_SHORT_SIZE", "ssl_eval"] for name in NAMES if name.startswith("masked_ssl__k400")
+}
 WITH_IGNORED_SETTINGS[CLASS_TOKEN_LEFT_OUT] = ["MVIT.CLS_EMBED_ON True", "no class token: it is left out"]
 
 
@@ -226,6 +226,26 @@ class TestTranslation:
         translate_pyslowfast(tree)
         with pytest.raises(ValueError, match=r"DATA\.REVERSE_INPUT_CHANNEL"):
             translate_pyslowfast({"MVIT": {}, "TRAIN": {"DATASET": "ssv2"}})
+
+    def test_augmentation(self):
+        data = {"TRAIN_JITTER_MOTION_SHIFT": True, "INV_UNIFORM_SAMPLE": True}
+        crop = {"TRAIN_JITTER_SCALES_RELATIVE": [0.08, 1.0], "TRAIN_JITTER_ASPECT_RELATIVE": [0.75, 1.33]}
+        ours = translate_pyslowfast({"MVIT": {}, "DATA": data | crop})
+        assert ours["DATA"]["TRAIN_JITTER_MOTION_SHIFT"] and ours["DATA"]["INV_UNIFORM_SAMPLE"]
+        with pytest.warns(UserWarning, match="MOTION_SHIFT"):  # nothing to move
+            assert not translate_pyslowfast({"MVIT": {}, "DATA": data})["DATA"]["TRAIN_JITTER_MOTION_SHIFT"]
+        # Colours change in the images of ImageNet where no RandAugment changes them already.
+        for dataset, policy, jitter in (
+            ("imagenet", "", 0.4),
+            ("imagenet", "rand-m9-inc1", 0),
+            ("ucf101", "", 0),
+        ):
+            tree = {"MVIT": {}, "TRAIN": {"DATASET": dataset}, "AUG": {"ENABLE": True, "AA_TYPE": policy}}
+            assert translate_pyslowfast(tree)["AUG"]["COLOR_JITTER"] == jitter
+
+    def test_linear_probing(self):
+        tree = {"MVIT": {}, "MODEL": {"MODEL_NAME": "MViT", "DETACH_FINAL_FC": True}}
+        assert translate_pyslowfast(tree)["MODEL"]["FREEZE"] == ["backbone"]
 
     def test_dataset_names_are_kept(self, write):
         cfg, _ = load(write(tree_of("ImageNet__MVITv2_T")))

@@ -7,12 +7,14 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 
+from vidformers.compat import prepare_torchvision
 from vidformers.data import augment
 from vidformers.data.augment import (
     INCREASING_OPS,
     RandAugment,
     apply_op,
     erase_clips_,
+    jitter_colors,
     parse_rand_augment,
     random_erase_boxes,
 )
@@ -168,6 +170,33 @@ def test_all_frames_of_a_clip_are_treated_alike_and_by_the_generator_alone() -> 
     torch.manual_seed(5)
     assert torch.equal(policy(frames, np.random.default_rng(1)), first)
     assert not torch.equal(policy(frames, np.random.default_rng(2)), first)
+
+
+def test_colour_jitter_is_torchvisions_with_our_draws() -> None:
+    prepare_torchvision()
+    from torchvision.transforms import v2
+
+    frames = torch.randint(0, 256, (3, 3, 16, 20), dtype=torch.uint8)
+
+    class Fixed:
+        def __init__(self, factors: list[float], order: list[int]) -> None:
+            self.factors, self.order = np.array(factors), np.array(order)
+
+        def uniform(self, low: float, high: float, size: int) -> np.ndarray:
+            assert (low, high, size) == (pytest.approx(0.6), pytest.approx(1.4), 3)
+            return self.factors
+
+        def permutation(self, count: int) -> np.ndarray:
+            return self.order
+
+    ours = jitter_colors(frames, 0.4, Fixed([1.3, 0.7, 1.2], [2, 0, 1]))  # type: ignore[arg-type]
+    jitter = v2.ColorJitter(0.4, 0.4, 0.4)
+    jitter.make_params = lambda _: {  # brightness, contrast, saturation, hue by number
+        "fn_idx": torch.tensor([2, 0, 1, 3]), "brightness_factor": 1.3, "contrast_factor": 0.7,
+        "saturation_factor": 1.2, "hue_factor": None,
+    }  # fmt: skip
+    assert torch.equal(ours, jitter(frames))
+    assert not torch.equal(ours, frames)
 
 
 def test_erase_boxes_lie_inside_with_area_and_aspect_in_range() -> None:

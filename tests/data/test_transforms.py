@@ -7,6 +7,7 @@ import torch
 from vidformers.data.augment import RandAugment
 from vidformers.data.transforms import (
     TrainTransform,
+    boxes_between,
     normalize_clips,
     random_crop_box,
     random_resized_crop_box,
@@ -98,6 +99,53 @@ def test_random_resized_crop_equals_cutting_and_resizing() -> None:
     assert torch.equal(clip, wanted.permute(3, 0, 1, 2))
 
 
+def test_inverse_uniform_scales_favour_small_sizes() -> None:
+    def mean_short_side(inverse: bool) -> float:
+        transform = TrainTransform(crop_size=40, jitter_scales=(40, 160), inverse_uniform=inverse)
+        rng = np.random.default_rng(0)
+        sides = [transform._short_side(rng) for _ in range(2000)]
+        assert 40 <= min(sides) < 42 and 150 < max(sides) <= 160
+        return float(np.mean(sides))
+
+    assert mean_short_side(False) == pytest.approx(100, abs=3)
+    # The mean of x where 1 / x is uniform between 1/160 and 1/40: log(4) / (1/40 - 1/160).
+    assert mean_short_side(True) == pytest.approx(73.9, abs=2)
+
+
+def test_moving_boxes_go_straight_from_the_first_to_the_last() -> None:
+    assert boxes_between((0, 10, 20, 30), (9, 4, 26, 30), 4) == [
+        (0, 10, 20, 30), (3, 8, 22, 30), (6, 6, 24, 30), (9, 4, 26, 30),
+    ]  # fmt: skip
+    assert boxes_between((1, 2, 3, 4), (5, 6, 7, 8), 1) == [(1, 2, 3, 4)]
+
+
+def test_motion_shift_moves_the_crop_during_the_clip() -> None:
+    arguments = {"crop_size": 24, "area_range": (0.2, 0.5), "aspect_range": (0.75, 1.33), "flip": False}
+    frames = numbered_frames()
+    clip, _, _ = TrainTransform(**arguments, motion_shift=True)(frames, np.random.default_rng(3))
+    rng = np.random.default_rng(3)
+    first, last = (
+        random_resized_crop_box(48, 64, area_range=(0.2, 0.5), aspect_range=(0.75, 1.33), generator=rng)
+        for _ in range(2)
+    )
+    assert first != last
+    for position, (top, left, height, width) in enumerate(boxes_between(first, last, 4)):
+        frame = frames[position : position + 1, top : top + height, left : left + width]
+        assert torch.equal(clip[:, position], resize_frames(frame, (24, 24))[0].permute(2, 0, 1))
+
+
+def test_colours_change_alike_in_all_frames_and_by_the_generator_alone() -> None:
+    still = torch.randint(0, 256, (1, 48, 48, 3), dtype=torch.uint8).expand(4, -1, -1, -1)
+    transform = TrainTransform(crop_size=48, jitter_scales=(48, 48), flip=False, color_jitter=0.4)
+    clips = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(len(clips))
+        clips.append(transform(still, np.random.default_rng(seed))[0])
+    assert all(torch.equal(clips[0][:, 0], clips[0][:, frame]) for frame in range(4))
+    assert torch.equal(clips[0], clips[1]) and not torch.equal(clips[0], clips[2])
+    assert not torch.equal(clips[0][:, 0], still[0].permute(2, 0, 1))
+
+
 def test_half_of_the_clips_are_mirrored_whole() -> None:
     transform = TrainTransform(crop_size=48, jitter_scales=(48, 48))
     mirrored = 0
@@ -158,6 +206,7 @@ def test_the_same_generator_gives_the_same_clip() -> None:
         ({"crop_size": 224, "area_range": (0.08, 1.2), "aspect_range": (0.7, 1.3)}, "area_range"),
         ({"crop_size": 224, "area_range": (0.08, 1.0), "aspect_range": (1.3, 0.7)}, "aspect_range"),
         ({"crop_size": 224, "erase_count": 0}, "erase_count=0"),
+        ({"crop_size": 224, "motion_shift": True}, "motion_shift moves a random resized crop"),
     ],
 )
 def test_settings_that_make_no_sense(arguments: dict, message: str) -> None:

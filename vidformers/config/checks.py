@@ -30,6 +30,7 @@ _AT_LEAST_ONE = (
     "LOG_PERIOD",
 )
 _NOT_NEGATIVE = (
+    "AUG.COLOR_JITTER",
     "MIXUP.ALPHA",
     "MIXUP.CUTMIX_ALPHA",
     "SOLVER.WARMUP_EPOCHS",
@@ -142,6 +143,12 @@ def _check_data(cfg: CfgNode, fail: Fail) -> None:
         low, high = data.TRAIN_JITTER_ASPECT_RELATIVE
         if not 0 < low <= high:
             fail("DATA.TRAIN_JITTER_ASPECT_RELATIVE", "wanted aspect ratios, such as [0.75, 1.3333]")
+    elif data.TRAIN_JITTER_MOTION_SHIFT:
+        fail(
+            "DATA.TRAIN_JITTER_MOTION_SHIFT",
+            "it moves a random resized crop; set DATA.TRAIN_JITTER_SCALES_RELATIVE and "
+            "DATA.TRAIN_JITTER_ASPECT_RELATIVE, such as [0.08, 1.0] and [0.75, 1.3333], or False",
+        )
     elif short < data.TRAIN_CROP_SIZE:
         fail(
             "DATA.TRAIN_CROP_SIZE",

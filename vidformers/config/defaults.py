@@ -64,6 +64,10 @@ _C.DATA.TRAIN_JITTER_SCALES = [256, 320]
 _C.DATA.TRAIN_JITTER_SCALES_RELATIVE = []
 # Random-resized-crop: range of the crop's aspect ratio (width/height); [] = off.
 _C.DATA.TRAIN_JITTER_ASPECT_RELATIVE = []
+# Random-resized-crop: the box moves during the clip, straight from one random box to another.
+_C.DATA.TRAIN_JITTER_MOTION_SHIFT = False
+# Draw the inverse of the short side uniformly from the inverse of TRAIN_JITTER_SCALES.
+_C.DATA.INV_UNIFORM_SAMPLE = False
 # Flip training clips left-right with probability 1/2.
 _C.DATA.RANDOM_FLIP = True
 # Mean of the red, green and blue channel, subtracted from values in 0..1.
@@ -149,6 +153,8 @@ _C.AUG.NUM_SAMPLE = 1
 _C.AUG.AA_TYPE = "rand-m7-n4-mstd0.5-inc1"
 # Interpolation of RandAugment's geometric operations: "bilinear" or "bicubic".
 _C.AUG.INTERPOLATION = "bicubic"
+# Brightness, contrast and saturation of a clip change by up to this fraction of themselves; 0 = not.
+_C.AUG.COLOR_JITTER = 0.0
 # Probability that a box of the clip is erased.
 _C.AUG.RE_PROB = 0.25
 # What an erased box holds: "pixel" (noise a pixel), "rand" (one random colour) or "const" (zero).

@@ -230,9 +230,7 @@ _UNSUPPORTED: Mapping[str, str] = {
     "MULTIGRID.LONG_CYCLE": "multigrid training",
     "MULTIGRID.SHORT_CYCLE": "multigrid training",
     "DEMO.ENABLE": "the demo",
-    "MODEL.DETACH_FINAL_FC": "linear probing",
     "DATA.TRAIN_JITTER_FPS": "random frame rates",
-    "DATA.TRAIN_JITTER_MOTION_SHIFT": "crops that move during the clip",
     "DATA.TRAIN_CROP_NUM_TEMPORAL": "several clips of a video in a training batch",
     "DATA.TRAIN_CROP_NUM_SPATIAL": "several crops of a clip in a training batch",
     "DATA.DUMMY_LOAD": "training on one repeated batch",
@@ -248,11 +246,9 @@ _UNSUPPORTED: Mapping[str, str] = {
 _IGNORED: Mapping[str, str] = {
     "DATA.DECODING_SHORT_SIZE": "PySlowFast does not use it either",
     "DATA.IN22K_TRAINVAL": "PySlowFast does not use it either",
-    "DATA.INV_UNIFORM_SAMPLE": "training scales are drawn uniformly",
     "SOLVER.WARMUP_FACTOR": "PySlowFast does not use it either",
     "SOLVER.STEP_SIZE": "PySlowFast does not use it either",
     "AUG.RE_SPLIT": "PySlowFast does not use it either",
-    "AUG.COLOR_JITTER": "PySlowFast does not use it for video either",
     "MVIT.LAYER_SCALE_INIT_VALUE": "PySlowFast builds no layer scale from it either",
     "MODEL.FP16_ALLREDUCE": "gradients are exchanged in full precision",
     "TRAIN.CHECKPOINT_IN_INIT": "2D weights are inflated as CHECKPOINT_INFLATE does",
@@ -271,6 +267,7 @@ _SAME_NAME = (
     *(f"DATA.{key}" for key in ("NUM_FRAMES", "SAMPLING_RATE", "TARGET_FPS", "USE_OFFSET_SAMPLING")),
     *(f"DATA.{key}" for key in ("TRAIN_CROP_SIZE", "TEST_CROP_SIZE", "TRAIN_JITTER_SCALES", "RANDOM_FLIP")),
     *(f"DATA.{key}" for key in ("TRAIN_JITTER_SCALES_RELATIVE", "TRAIN_JITTER_ASPECT_RELATIVE")),
+    *("DATA.TRAIN_JITTER_MOTION_SHIFT", "DATA.INV_UNIFORM_SAMPLE"),
     *("DATA.ENSEMBLE_METHOD", "DATA.MEAN", "DATA.STD"),
     *(f"TRAIN.{key}" for key in ("ENABLE", "DATASET", "BATCH_SIZE", "EVAL_PERIOD", "CHECKPOINT_PERIOD")),
     *(f"TRAIN.{key}" for key in ("AUTO_RESUME", "CHECKPOINT_FILE_PATH")),
@@ -353,6 +350,7 @@ def translate_pyslowfast(
     ours["MODEL"]["NAME"] = "rev_mvit" if reversible else "mvit"
     ours["MODEL"]["ARGS"] = arguments
     _translate_data(full, ours, where)
+    _translate_augmentation(full, ours, notes)
     _translate_run(full, ours, notes, where)
     if notes:
         warnings.warn(f"Settings of this PySlowFast config without effect: {'; '.join(notes)}.", stacklevel=2)
@@ -543,6 +541,25 @@ def _translate_data(full: Tree, ours: Tree, where: Where) -> None:
             "PySlowFast reads "
             "blue first: a model that sees blue first is not supported; set it to True."
         )
+
+
+def _translate_augmentation(full: Tree, ours: Tree, notes: list[str]) -> None:
+    jitter = full["AUG"]["COLOR_JITTER"]
+    ours["AUG"]["COLOR_JITTER"] = 0.0
+    if full["TRAIN"]["DATASET"] == "imagenet" and not full["AUG"]["AA_TYPE"]:
+        ours["AUG"]["COLOR_JITTER"] = jitter
+    elif jitter != PYSLOWFAST_DEFAULTS["AUG"]["COLOR_JITTER"]:
+        notes.append(
+            f"AUG.COLOR_JITTER {jitter!r} (PySlowFast uses it for images without AUG.AA_TYPE only; here it "
+            "can be set by an override)"
+        )
+    if ours["DATA"]["TRAIN_JITTER_MOTION_SHIFT"] and not full["DATA"]["TRAIN_JITTER_SCALES_RELATIVE"]:
+        ours["DATA"]["TRAIN_JITTER_MOTION_SHIFT"] = False
+        notes.append(
+            "DATA.TRAIN_JITTER_MOTION_SHIFT True (it moves DATA.TRAIN_JITTER_SCALES_RELATIVE's crop)"
+        )
+    if full["MODEL"]["DETACH_FINAL_FC"]:  # no gradient passes the classifier
+        ours["MODEL"]["FREEZE"] = ["backbone"]
 
 
 def _translate_run(full: Tree, ours: Tree, notes: list[str], where: Where) -> None:

@@ -1,4 +1,4 @@
-"""RandAugment and random erasing for clips.
+"""RandAugment, colour jitter and random erasing for clips.
 
 RandAugment (Cubuk et al. 2020) with timm's operations, magnitudes and string syntax, as PySlowFast applies it
 to video: operation, magnitude and sign are drawn once a clip and shared by all its frames. torchvision's own
@@ -206,6 +206,21 @@ _COLOUR_OPS: dict[str, Callable[[torch.Tensor, float, float], torch.Tensor]] = {
         frames, _enhance(part, sign)
     ),
 }
+
+
+def jitter_colors(frames: torch.Tensor, strength: float, generator: np.random.Generator) -> torch.Tensor:
+    """Brightness, contrast and saturation of uint8 frames (T, 3, H, W), each times a factor from
+    [1 - strength, 1 + strength] (not below 0), in random order.
+
+    As torchvision's ColorJitter(strength, strength, strength), which takes no generator. Factors and order
+    are one draw a clip; contrast is around each frame's own mean.
+    """
+    functional = _torchvision()
+    adjust = (functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation)
+    factors = generator.uniform(max(0.0, 1 - strength), 1 + strength, size=3)
+    for place in generator.permutation(3):
+        frames = adjust[place](frames, float(factors[place]))
+    return frames
 
 
 def random_erase_boxes(

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from vidformers.data.augment import RandAugment, random_erase_boxes
+from vidformers.data.augment import RandAugment, jitter_colors, random_erase_boxes
 
 RESIZE_MODES = ("uint8", "float")
 Box = tuple[int, int, int, int]  # top, left, height, width
@@ -89,6 +89,15 @@ def random_resized_crop_box(
     return (height - h) // 2, (width - w) // 2, h, w
 
 
+def boxes_between(first: Box, last: Box, num_frames: int) -> list[Box]:
+    """A box for each frame on the straight way from `first` to `last`, corners and sides truncated."""
+    # torch's linspace as in PySlowFast: its rounding decides what a number is truncated to.
+    sides = [
+        torch.linspace(start, end, num_frames).int().tolist() for start, end in zip(first, last, strict=True)
+    ]
+    return [(top, left, height, width) for top, left, height, width in zip(*sides, strict=True)]
+
+
 def random_crop_box(height: int, width: int, crop_size: int, *, generator: np.random.Generator) -> Box:
     """A square box anywhere in the frame (PySlowFast never draws the last offset; here it can be)."""
     top, left = generator.integers(0, height - crop_size + 1), generator.integers(0, width - crop_size + 1)
@@ -103,8 +112,11 @@ class TrainTransform:
     jitter_scales: short side drawn uniformly from this range (pixels), then a random crop. Used without
     `area_range`.
     area_range, aspect_range: if given, a random resized crop instead (both or neither).
+    inverse_uniform: draw 1 / (short side) uniformly instead, so that small sizes come more often.
+    motion_shift: the resized crop moves during the clip, straight from one random box to another.
     flip: mirror half of the clips. Wrong where left and right differ, as in Something-Something and `motion`.
     rand_augment: None or the policy applied to the whole frames before cropping.
+    color_jitter: strength of `augment.jitter_colors` on the crop, 0 = none.
     erase_probability, erase_count: random erasing; the boxes are drawn here and erased after normalisation.
     """
 
@@ -112,8 +124,11 @@ class TrainTransform:
     jitter_scales: tuple[int, int] = (256, 320)
     area_range: tuple[float, float] | None = None
     aspect_range: tuple[float, float] | None = None
+    inverse_uniform: bool = False
+    motion_shift: bool = False
     flip: bool = True
     rand_augment: RandAugment | None = None
+    color_jitter: float = 0.0
     erase_probability: float = 0.0
     erase_count: int = 1
 
@@ -122,6 +137,12 @@ class TrainTransform:
             raise ValueError(
                 f"area_range={self.area_range} and aspect_range={self.aspect_range}: a random resized crop "
                 "needs both, short-side jitter neither (DATA.TRAIN_JITTER_SCALES_RELATIVE and "
+                "TRAIN_JITTER_ASPECT_RELATIVE)"
+            )
+        if self.motion_shift and self.area_range is None:
+            raise ValueError(
+                "motion_shift moves a random resized crop, which needs area_range and aspect_range "
+                "(DATA.TRAIN_JITTER_MOTION_SHIFT with DATA.TRAIN_JITTER_SCALES_RELATIVE and "
                 "TRAIN_JITTER_ASPECT_RELATIVE)"
             )
         if self.area_range is None and not self.crop_size <= self.jitter_scales[0] <= self.jitter_scales[1]:
@@ -151,21 +172,45 @@ class TrainTransform:
             frames = self.rand_augment(frames.permute(0, 3, 1, 2), generator).permute(0, 2, 3, 1)
         height, width = frames.shape[1:3]
         crop = self.crop_size
-        if self.area_range is not None and self.aspect_range is not None:
-            top, left, h, w = random_resized_crop_box(
-                height, width, area_range=self.area_range, aspect_range=self.aspect_range, generator=generator
-            )
-            clip = resize_frames(frames[:, top : top + h, left : left + w], (crop, crop))
+        if self.area_range is not None:
+            first = self._resized_crop_box(height, width, generator)
+            last = self._resized_crop_box(height, width, generator) if self.motion_shift else first
+            if first == last:
+                top, left, h, w = first
+                clip = resize_frames(frames[:, top : top + h, left : left + w], (crop, crop))
+            else:
+                parts = zip(frames.split(1), boxes_between(first, last, len(frames)), strict=True)
+                clip = torch.cat(
+                    [
+                        resize_frames(frame[:, top : top + h, left : left + w], (crop, crop))
+                        for frame, (top, left, h, w) in parts
+                    ]
+                )
         else:
-            short = round(generator.uniform(*self.jitter_scales))
+            short = self._short_side(generator)
             size = short_side_size(height, width, short)
             top, left, h, w = random_crop_box(*size, crop, generator=generator)
             clip = resize_frames(frames, size)[:, top : top + h, left : left + w]
         if self.flip and generator.random() < 0.5:
             clip = clip.flip(2)
+        if self.color_jitter:
+            # (T, h, w, 3) -> (T, 3, h, w) and back
+            clip = jitter_colors(clip.permute(0, 3, 1, 2), self.color_jitter, generator).permute(0, 2, 3, 1)
         boxes = np.zeros((self.erase_count, 4), dtype=np.int64)
         if generator.random() < self.erase_probability:
             boxes = random_erase_boxes(crop, crop, count=self.erase_count, generator=generator)
         erase_seed = int(generator.integers(2**62))
         # (T, h, w, 3) -> (3, T, h, w)
         return clip.permute(3, 0, 1, 2).contiguous(), boxes, erase_seed
+
+    def _resized_crop_box(self, height: int, width: int, generator: np.random.Generator) -> Box:
+        assert self.area_range is not None and self.aspect_range is not None
+        return random_resized_crop_box(
+            height, width, area_range=self.area_range, aspect_range=self.aspect_range, generator=generator
+        )
+
+    def _short_side(self, generator: np.random.Generator) -> int:
+        low, high = self.jitter_scales
+        if self.inverse_uniform:
+            return round(1 / generator.uniform(1 / high, 1 / low))
+        return round(generator.uniform(low, high))

@@ -74,7 +74,7 @@ def load_videos(cfg: CfgNode, split: str) -> VideoList:
 
 
 def _say_missing(videos: VideoList, limit: float) -> None:
-    """Say how many videos are not there; FileNotFoundError if all, or more than the share `limit`, are not."""
+    """Say how many videos are not there; FileNotFoundError if all or more than the share `limit` are not."""
     missing = missing_videos(videos.records)
     count, total = len(missing), len(videos.records)
     if missing and count == total:
@@ -125,9 +125,12 @@ def build_train_loader(cfg: CfgNode, videos: VideoList) -> DataLoader:
         jitter_scales=tuple(cfg.DATA.TRAIN_JITTER_SCALES),
         area_range=tuple(cfg.DATA.TRAIN_JITTER_SCALES_RELATIVE) or None,
         aspect_range=tuple(cfg.DATA.TRAIN_JITTER_ASPECT_RELATIVE) or None,
+        inverse_uniform=cfg.DATA.INV_UNIFORM_SAMPLE,
+        motion_shift=cfg.DATA.TRAIN_JITTER_MOTION_SHIFT,
         flip=flip,
         rand_augment=cfg.AUG.AA_TYPE if augment else "",
         rand_augment_interpolation=cfg.AUG.INTERPOLATION,
+        color_jitter=cfg.AUG.COLOR_JITTER if augment else 0.0,
         erase_probability=cfg.AUG.RE_PROB if augment else 0.0,
         erase_count=cfg.AUG.RE_COUNT,
         num_samples=cfg.AUG.NUM_SAMPLE if augment else 1,
