@@ -35,6 +35,8 @@ K400 = [
     "testifying,twice_aaaaa,30,40,train,0",
     "testifying,gone_aaaaaa,1,11,train,0",
     "testifying,othertime_a,3,13,train,0",
+    "abseiling,only_one_aa,10,20,train,0",
+    "testifying,only_one_aa,30,40,train,0",  # not there, and no other clip may stand for it
 ]
 
 
@@ -50,7 +52,7 @@ def kinetics(tmp_path: Path, put_videos) -> Path:
     put_videos(
         folder / "train",
         *("---QUuC4vJs_000084_000094.mp4", "-0-abcdefgh_000005_000015.mp4", "twice_aaaaa_000030_000040.mp4"),
-        *("twice_aaaaa_000010_000020.mp4", "othertime_a_000004_000014.mp4"),
+        *("twice_aaaaa_000010_000020.mp4", "othertime_a_000004_000014.mp4", "only_one_aa_000010_000020.mp4"),
     )
     put_videos(folder / "val", "val_aaaaaaa_000000_000010.mp4")
     return folder
@@ -66,9 +68,11 @@ def test_kinetics_flat(make_cfg, kinetics: Path, capsys) -> None:
         ("train/twice_aaaaa_000030_000040.mp4", 2),
         ("train/gone_aaaaaa_000001_000011.mp4", 2),
         ("train/othertime_a_000004_000014.mp4", 2),  # the only one with its id
+        ("train/only_one_aa_000010_000020.mp4", 0),
+        ("train/only_one_aa_000030_000040.mp4", 2),
     ]
     assert videos.records[5].video_id == "othertime_a_000003_000013"
-    assert "1 of the 6 videos" in capsys.readouterr().out
+    assert "2 of the 8 videos" in capsys.readouterr().out
     for split in ("val", "test"):
         videos = load_videos(make_cfg("kinetics_cvdf", kinetics), split)
         assert rows(videos, kinetics) == [("val/val_aaaaaaa_000000_000010.mp4", 3)]
