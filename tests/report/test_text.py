@@ -74,6 +74,9 @@ def test_verdict_follows_from_the_intervals(changes: dict[str, Any], wanted: str
            "swap_rate": None}  # fmt: skip
     assert verdict({**row, **changes}, 25.0) == wanted
     assert verdict(row, 25.0) == "falls"
+    # Two classes: who guesses gives the partner half of the videos. That is chance, and no exchange.
+    guess = {"top1": 40.0, "top1_interval": [26.0, 55.0], "delta": -60.0, "delta_interval": [-75.0, -45.0]}
+    assert verdict({**guess, "swap_rate": 60.0}, 50.0) == "at chance"
 
 
 def _with_shuffle(**changes: Any) -> dict[str, Any]:

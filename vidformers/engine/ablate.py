@@ -9,6 +9,7 @@ from torch import nn
 
 from vidformers.analysis.ablation_table import AblationTable
 from vidformers.analysis.perturbations import parse_perturbations
+from vidformers.analysis.statistics import import_analysis
 from vidformers.analysis.temporal import example_clips, temporal_dependence, temporal_patch_stride
 from vidformers.analysis.temporal_summary import compare_ablations, summarize_ablation
 from vidformers.engine.build import VideoList, build_test_dataset, load_videos, num_workers, resolve_device
@@ -24,7 +25,8 @@ TABLE = "temporal_ablation.npz"
 
 
 def check_ablation(cfg: CfgNode) -> None:
-    """Raise ValueError now, before anything is trained, for an ablation that cannot be done."""
+    """Raise ValueError or ImportError now, before anything is trained, for an ablation that cannot be done."""
+    import_analysis("statsmodels.stats.multitest")
     tubelet = _tubelet(cfg, build_model(cfg))
     parse_perturbations(cfg.ABLATION.PERTURBATIONS, num_frames=cfg.DATA.NUM_FRAMES, tubelet=tubelet)
     _compared_table(cfg)

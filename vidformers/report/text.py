@@ -265,13 +265,13 @@ def verdict(row: Mapping[str, Any], chance: float | None) -> str:
         return UNCHANGED
     if ends[0] > 0:
         return "rises"
+    top1 = interval(row["top1_interval"])
+    if top1 and chance is not None and top1[0] <= chance <= top1[1]:
+        return "at chance"  # in a group of two classes the partner then gets about half, too
     # Right and partner exclude each other: a sum above 100 means that only some of the videos have a partner.
     if (row["swap_rate"] or 0.0) > 50 and row["swap_rate"] + (row["top1"] or 0.0) <= 100:
         return "to the partner class"
-    top1 = interval(row["top1_interval"])
-    if top1 and chance is not None and top1[0] <= chance:
-        return "at chance" if chance <= top1[1] else "below chance"
-    return "falls"
+    return "below chance" if top1 and chance is not None and top1[1] < chance else "falls"
 
 
 def _verdict_line(name: str, verdicts: Mapping[str, list[str]]) -> str:

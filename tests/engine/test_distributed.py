@@ -1,0 +1,167 @@
+"""One run on several processes (gloo): the same parameters, the same scores, each video once."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejson
+import torch
+
+from vidformers.checkpoints import load_weights
+from vidformers.models import create_model
+
+ROOT = Path(__file__).parents[2]
+# No dropout and no mixing, whose random numbers are each process's own; batch normalisation would differ too.
+CONFIG = """
+MODEL: {{NAME: mvit_tiny, NUM_CLASSES: 2, ARGS: {{embed_dim: 8}}}}
+DATA:
+  PATH_TO_DATA_DIR: {data}
+  NUM_FRAMES: 4
+  TRAIN_CROP_SIZE: 32
+  TEST_CROP_SIZE: 32
+  TRAIN_JITTER_SCALES: [36, 40]
+TRAIN: {{BATCH_SIZE: 4, EVAL_PERIOD: 5}}
+TEST: {{NUM_ENSEMBLE_VIEWS: 2, BATCH_SIZE: 3}}
+# Adam would blow up the rounding of parameters whose gradient is zero (biases of keys).
+SOLVER: {{OPTIMIZING_METHOD: sgd, MAX_EPOCH: 5, BASE_LR: 1e-1, EMA_DECAY: 0.5, CLIP_GRAD_L2NORM: 1.0}}
+DATA_LOADER: {{NUM_WORKERS: 0}}
+LOG_PERIOD: 1
+DEVICE: cpu
+OUTPUT_DIR: {output}
+"""
+
+
+def run(folder: Path, data: Path, processes: int, *overrides: str) -> Path:
+    """Train 10 steps of 4 videos and test; returns OUTPUT_DIR."""
+    folder.mkdir(parents=True)
+    (folder / "run.yaml").write_text(CONFIG.format(data=data, output=folder / "out"))
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    result = subprocess.run(
+        [
+            *(sys.executable, *(launcher if processes > 1 else ())),
+            *(str(ROOT / "tools" / "run_net.py"), "--cfg", str(folder / "run.yaml"), *overrides),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.count("Test of") == 1
+    return folder / "out"
+
+
+def final_state(output: Path) -> dict:
+    return torch.load(output / "checkpoints" / "checkpoint_epoch_00005.pyth", weights_only=True)
+
+
+def losses(output: Path) -> list[float]:
+    rows = map(simplejson.loads, (output / "log.jsonl").read_text().splitlines())
+    return [row["loss"] for row in rows if row["event"] == "train"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, tiny_dataset) -> Path:
+    """The tiny dataset with 7 test videos, one of which cannot be read: neither 2 nor 3 divide that."""
+    folder = tmp_path_factory.mktemp("data")
+    for split in ("train", "val"):
+        (folder / f"{split}.csv").write_text((tiny_dataset / f"{split}.csv").read_text())
+    rows = (tiny_dataset / "test.csv").read_text().splitlines()[:6]
+    (folder / "text.mp4").write_text("no video")
+    (folder / "test.csv").write_text("\n".join([*rows[:3], f"{folder}/text.mp4 0", *rows[3:]]) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory, data) -> Path:
+    return run(tmp_path_factory.mktemp("single") / "run", data, 1)
+
+
+def same_scores(ours: Path, theirs: Path) -> None:
+    one, other = (np.load(output / "predictions.npz") for output in (ours, theirs))
+    assert (one["video_ids"] == other["video_ids"]).all() and (one["failed"] == other["failed"]).all()
+    np.testing.assert_allclose(one["view_scores"], other["view_scores"], atol=2e-5)
+    results = [simplejson.loads((output / "test_results.json").read_text()) for output in (ours, theirs)]
+    for key in ("top1", "top5", "num_videos", "num_views", "num_failed", "failed_by_reason"):
+        assert results[0][key] == results[1][key], key
+    assert results[0]["num_videos"] == 7 and results[0]["num_failed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("processes", "overrides"),
+    [(2, ()), (2, ("TRAIN.SHARD", "True")), (1, ("TRAIN.MICRO_BATCHES", "3"))],
+    ids=["ddp", "fsdp2", "micro-batches"],
+)
+def test_the_same_global_batch_gives_the_same_parameters(single, data, tmp_path, processes, overrides):
+    output = run(tmp_path / "run", data, processes, *overrides)
+    expected = final_state(single)
+    # A sharded run leaves the weights to use, averaged here, in one file.
+    wanted = expected["ema"] if "TRAIN.SHARD" in overrides else expected["model"]
+    assert len(losses(output)) == len(losses(single)) == 10
+    np.testing.assert_allclose(losses(output), losses(single), atol=1e-5)
+    for name, tensor in final_state(output)["model"].items():
+        torch.testing.assert_close(tensor, wanted[name], atol=2e-5, rtol=1e-4, msg=name)
+    same_scores(output, single)
+    assert (output / "checkpoints" / "best.pyth").is_file()
+    if "TRAIN.SHARD" in overrides:
+        check_export(output, wanted, tmp_path)
+
+
+def check_export(output: Path, wanted: dict, tmp_path: Path) -> None:
+    """The folder's export is what the run itself wrote at the end, and loads."""
+    folder = output / "checkpoints" / "checkpoint_epoch_00005.sharded"
+    for name in ("weights.safetensors", "weights.pyth"):
+        command = [
+            sys.executable,
+            str(ROOT / "tools" / "export_checkpoint.py"),
+            str(folder),
+            str(tmp_path / name),
+        ]
+        subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        model = create_model("mvit_tiny", num_classes=2, embed_dim=8, num_frames=4, image_size=32)
+        load_weights(model, tmp_path / name)
+        for key, tensor in model.state_dict().items():
+            torch.testing.assert_close(tensor, wanted[key], atol=2e-5, rtol=1e-4, msg=key)
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "weights.safetensors", "weights.pyth"}
+
+
+def test_a_sharded_run_resumes_from_its_folder(data, tmp_path):
+    overrides = ("TRAIN.SHARD", "True", "TRAIN.CHECKPOINT_STEPS", "1")
+    straight = run(tmp_path / "straight", data, 2, *overrides)
+    cut = run(tmp_path / "cut", data, 2, *overrides)
+    checkpoints = cut / "checkpoints"
+    for path in [path for epoch in (3, 4, 5) for path in checkpoints.glob(f"checkpoint_epoch_0000{epoch}*")]:
+        subprocess.run(["rm", "-r", str(path)], check=True)
+    (cut / "log.jsonl").unlink()
+    again = tmp_path / "cut" / "again"
+    again.mkdir()
+    (tmp_path / "cut" / "run.yaml").rename(again / "run.yaml")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command += [str(ROOT / "tools" / "run_net.py"), "--cfg", str(again / "run.yaml"), *overrides]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert "checkpoint_epoch_00002_step_000001.sharded after 2 of 5 epochs and 1 steps" in result.stdout
+    assert losses(cut) == losses(straight)[-len(losses(cut)) :] and len(losses(cut)) == 5
+    for name, tensor in final_state(cut)["model"].items():
+        assert torch.equal(tensor, final_state(straight)["model"][name]), name
+
+
+def test_three_processes_test_each_video_once(single, data, tmp_path):
+    weights = str(single / "checkpoints" / "checkpoint_epoch_00005.pyth")
+    alone = run(tmp_path / "one", data, 1, "TRAIN.ENABLE", "False", "TEST.CHECKPOINT_FILE_PATH", weights)
+    three = run(tmp_path / "three", data, 3, "TRAIN.ENABLE", "False", "TEST.CHECKPOINT_FILE_PATH", weights)
+    same_scores(three, alone)
+    with open(three / "failed_videos.csv", newline="") as file:
+        assert [(row["split"], Path(row["path"]).name) for row in csv.DictReader(file)] == [
+            ("test", "text.mp4")
+        ]
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(data, tmp_path):
+    with pytest.raises(AssertionError, match=r"TRAIN\.BATCH_SIZE=3 .* cannot be shared equally by 2 of them"):
+        run(tmp_path / "run", data, 2, "TRAIN.BATCH_SIZE", "3")
