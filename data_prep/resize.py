@@ -301,7 +301,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("out", help="folder for the copies, in the same subfolders")
     parser.add_argument("--short-side", type=positive_int, default=256, help="pixels (%(default)s)")
     parser.add_argument("--gop", type=positive_int, default=12, help="frames a key frame (%(default)s)")
-    parser.add_argument("--crf", type=int, default=20, help="x264's quality, lower is better (%(default)s)")
+    parser.add_argument("--crf", type=int, default=23, help="x264's quality, lower is better (%(default)s)")
     parser.add_argument("--preset", choices=PRESETS, default="medium", help="x264's effort (%(default)s)")
     parser.add_argument("--keep-audio", action="store_true", help="copy the first audio stream")
     add_worker_arguments(parser, time_limit=1800)
