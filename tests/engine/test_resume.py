@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,8 +12,17 @@ import torch
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
-MODEL: {{NAME: mvit_tiny, NUM_CLASSES: 2, LOSS_FUNC: soft_cross_entropy, ARGS: {{embed_dim: 8, drop_path_rate: 0.2}}}}
-DATA: {{PATH_TO_DATA_DIR: {data}, NUM_FRAMES: 4, TRAIN_CROP_SIZE: 32, TEST_CROP_SIZE: 32, TRAIN_JITTER_SCALES: [36, 40]}}
+MODEL:
+  NAME: mvit_tiny
+  NUM_CLASSES: 2
+  LOSS_FUNC: soft_cross_entropy
+  ARGS: {{embed_dim: 8, drop_path_rate: 0.2}}
+DATA:
+  PATH_TO_DATA_DIR: {data}
+  NUM_FRAMES: 4
+  TRAIN_CROP_SIZE: 32
+  TEST_CROP_SIZE: 32
+  TRAIN_JITTER_SCALES: [36, 40]
 TRAIN: {{BATCH_SIZE: 2, EVAL_PERIOD: 2, CHECKPOINT_STEPS: 1, KEEP_CHECKPOINTS: 3}}
 TEST: {{ENABLE: false}}
 AUG: {{ENABLE: true}}

@@ -25,7 +25,7 @@ TABLE = "temporal_ablation.npz"
 
 
 def check_ablation(cfg: CfgNode) -> None:
-    """Raise ValueError or ImportError now, before anything is trained, for an ablation that cannot be done."""
+    """Raise ValueError or ImportError before anything is trained, for an ablation that cannot be done."""
     import_analysis("statsmodels.stats.multitest")
     tubelet = _tubelet(cfg, build_model(cfg))
     parse_perturbations(cfg.ABLATION.PERTURBATIONS, num_frames=cfg.DATA.NUM_FRAMES, tubelet=tubelet)
