@@ -138,7 +138,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
     source, out = tmp_path / "in", tmp_path / "out"
     (source / "deep").mkdir(parents=True)
     for name in ("a", "b", "deep/c", "d"):
-        write_video(source / f"{name}.mp4", num_frames=250, width=160, height=120)
+        write_video(source / f"{name}.mp4", num_frames=150, width=160, height=120)
     script = Path(__file__).parents[2] / "data_prep" / "resize.py"
     command = [sys.executable, str(script), str(source), str(out), *FEW[2:], "--preset", "veryslow"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
@@ -150,7 +150,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
     first = {path: path.stat().st_mtime_ns for path in out.rglob("*.mp4")}
     assert 1 <= len(first) < 4, "killed too early or too late to test anything"
     for path in first:
-        assert len(frame_times(path)) == 250
+        assert len(frame_times(path)) == 150
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "4 videos: 4 are in" in done.stdout, done.stderr
     copies = sorted(str(path.relative_to(out)) for path in out.rglob("*.mp4"))
