@@ -231,6 +231,10 @@ _C.DATA_LOADER.PREFETCH_MB = 2048
 # Copy training batches to the GPU through page-locked memory.
 _C.DATA_LOADER.PIN_MEMORY = True
 
+_C.TENSORBOARD = CfgNode()
+# Write the training statistics for TensorBoard too (OUTPUT_DIR/tensorboard); needs the extra `tensorboard`.
+_C.TENSORBOARD.ENABLE = False
+
 # "auto" (CUDA where there is one), "cpu" or "cuda".
 _C.DEVICE = "auto"
 # Everything the run writes lies here.

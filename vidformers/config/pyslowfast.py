@@ -253,7 +253,6 @@ _IGNORED: Mapping[str, str] = {
     "MODEL.FP16_ALLREDUCE": "gradients are exchanged in full precision",
     "TRAIN.CHECKPOINT_IN_INIT": "2D weights are inflated as CHECKPOINT_INFLATE does",
     "TEST.SAVE_RESULTS_PATH": "results are in OUTPUT_DIR",
-    "TENSORBOARD.ENABLE": "statistics are in log.jsonl",
     "PREFETCH.NUM_LOADERS": "unknown to PySlowFast's released code too",
 }
 
@@ -286,7 +285,7 @@ _SAME_NAME = (
     *(f"SOLVER.{key}" for key in ("MAX_EPOCH", "WARMUP_EPOCHS", "COSINE_AFTER_WARMUP", "OPTIMIZING_METHOD")),
     *(f"SOLVER.{key}" for key in ("MOMENTUM", "NESTEROV", "DAMPENING", "BETAS", "WEIGHT_DECAY")),
     *(f"SOLVER.{key}" for key in ("ZERO_WD_1D_PARAM", "LAYER_DECAY", "CLIP_GRAD_VAL", "CLIP_GRAD_L2NORM")),
-    *("DATA_LOADER.NUM_WORKERS", "DATA_LOADER.PIN_MEMORY"),
+    *("DATA_LOADER.NUM_WORKERS", "DATA_LOADER.PIN_MEMORY", "TENSORBOARD.ENABLE"),
 )
 
 Where = Callable[[str], str]

@@ -61,6 +61,7 @@ from vidformers.engine.mixup import MixUp, binary_cross_entropy, soft_cross_entr
 from vidformers.engine.model import build_model
 from vidformers.engine.optim import build_optimizer, learning_rate, parameter_groups, set_learning_rate
 from vidformers.engine.predictions import mean_loss, summarize
+from vidformers.engine.tensorboard import TensorBoardLog
 from vidformers.engine.test import autocast, score_videos
 
 
@@ -141,6 +142,11 @@ class Trainer:
         if resumed is not None:
             self._resume(*resumed)
         self.start_epoch = self.epoch
+        self.tensorboard = None
+        if cfg.TENSORBOARD.ENABLE and is_main_process():
+            self.tensorboard = TensorBoardLog(
+                self.output / "tensorboard", first_step=self._steps_done(self.epoch, self.step) + 1
+            )
         if not self.step:
             self.failed.forget("train")  # they may have been repaired since
 
@@ -240,6 +246,8 @@ class Trainer:
                 self._stop_if_told()
         if cfg.TRAIN.SHARD:
             self._write_whole(checkpoint_path(self.checkpoints, cfg.SOLVER.MAX_EPOCH))
+        if self.tensorboard:
+            self.tensorboard.close()
         return results
 
     def train_epoch(self, epoch: int) -> None:
@@ -298,6 +306,8 @@ class Trainer:
                 }
                 self.last_epoch_loss = values["loss"]
                 self.log.write("train", **values)
+                if self.tensorboard:
+                    self.tensorboard.write("train", values, step=self._steps_done(epoch, step + 1))
                 progress.set_postfix(
                     loss=f"{values['loss']:.3f}",
                     lr=f"{lr:.2g}",
@@ -362,6 +372,8 @@ class Trainer:
             text += f"; of the averaged weights {_scores_text(average)}"
             score = average.get("map", average["top1"])
         self.log.write("val", epoch=epoch, train_loss=self.last_epoch_loss, **results)
+        if self.tensorboard:
+            self.tensorboard.write("val", results, step=self._steps_done(epoch, 0))
         say(
             f"epoch {epoch}/{self.cfg.SOLVER.MAX_EPOCH}: training loss {self.last_epoch_loss:.3f}, "
             f"validation {text}"
@@ -518,6 +530,10 @@ class Trainer:
             "SOLVER.CLIP_GRAD_L2NORM 1.0 or TRAIN.PRECISION bf16. The videos of the step (all are in "
             f"{self.log.path}): {', '.join(paths[:4])}{', ...' if len(paths) > 4 else ''}"
         )
+
+    def _steps_done(self, epoch: int, step: int) -> int:
+        """Steps from the beginning of training to `step` of `epoch`."""
+        return epoch * (len(self.train_videos.records) // self.cfg.TRAIN.BATCH_SIZE) + step
 
     def _learning_rate(self, epoch: float) -> float:
         solver = self.cfg.SOLVER
