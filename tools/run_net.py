@@ -30,6 +30,7 @@ def main() -> None:
     from vidformers.engine.build import load_videos
     from vidformers.engine.distributed import is_main_process, process_group
     from vidformers.engine.logs import write_text_atomically
+    from vidformers.engine.run_report import report
     from vidformers.engine.test import test
     from vidformers.engine.train import Trainer
 
@@ -37,12 +38,14 @@ def main() -> None:
         raise ValueError("Nothing to do: TRAIN.ENABLE, TEST.ENABLE and ABLATION.ENABLE are all False.")
     if cfg.ABLATION.ENABLE:
         # Its libraries are an extra; and a perturbation that makes no sense must not cost a training run.
-        from vidformers.engine.ablate import ablate, check_ablation
+        from vidformers.engine.ablate import ablate, check_ablated_videos, check_ablation
 
         check_ablation(cfg)
     # All lists are read before the first epoch: a missing test list must not cost a training run.
     training = [load_videos(cfg, "train"), load_videos(cfg, "val")] if cfg.TRAIN.ENABLE else None
     test_videos = load_videos(cfg, "test") if cfg.TEST.ENABLE or cfg.ABLATION.ENABLE else None
+    if cfg.ABLATION.ENABLE:
+        check_ablated_videos(cfg, test_videos)
     output = Path(cfg.OUTPUT_DIR)
     if output.exists() and not output.is_dir():
         raise ValueError(f"OUTPUT_DIR {output} is a file; give a folder.")
@@ -53,8 +56,10 @@ def main() -> None:
             write_text_atomically(output / "config.yaml", cfg.dump())
         if trainer:
             trainer.run()
+            report(cfg)
         if cfg.TEST.ENABLE:
             test(cfg, test_videos)
+            report(cfg)
         if cfg.ABLATION.ENABLE:
             ablate(cfg, test_videos)
 

@@ -53,6 +53,8 @@ def test_train_and_test_from_the_published_config(tiny_dataset, tmp_path):
     assert {"config.yaml", "log.jsonl", "predictions.npz", "checkpoints"} <= {
         path.name for path in out.iterdir()
     }
+    page = (out / "report.html").read_text()
+    assert '<section id="training"' in page and '<section id="test"' in page
     assert "top-1" in result.stdout
     # What was written is a configuration that can be run again, with the --opts spelling of PySlowFast.
     again = run_net("--cfg", str(out / "config.yaml"), "--opts", "TRAIN.ENABLE", "False")

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from vidformers.analysis.perturbations import KINDS
 from vidformers.files import write_text_atomically
-from vidformers.report.figures import ablation_panels, panel_svg
+from vidformers.report.figures import Panel, ablation_panels, panel_svg
 from vidformers.report.strips import render_strips
 from vidformers.report.summary import (
     Summary,
@@ -69,11 +69,12 @@ def _code(text: str) -> Markup:
 
 
 @cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
+def environment() -> jinja2.Environment:
+    """The templates of the report with their filters."""
+    made = jinja2.Environment(
         loader=jinja2.PackageLoader("vidformers.report"), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters |= {
+    made.filters |= {
         "percent": percent,
         "signed": lambda value: _minus(signed(value)),
         "interval": _interval,
@@ -83,7 +84,7 @@ def _environment() -> jinja2.Environment:
         "code": _code,
         "meaning": lambda name: KINDS[kind(name)].meaning if kind(name) in KINDS else "",
     }
-    return environment
+    return made
 
 
 def _group_columns(summary: Summary) -> list[dict[str, Any]]:
@@ -116,6 +117,19 @@ def _class_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [by_label[label] for label in sorted(by_label)]
 
 
+def rendered(panels: Sequence[Panel]) -> list[dict[str, Any]]:
+    """Panels as the templates take figures."""
+    return [
+        {
+            "title": panel.title,
+            "caption": panel.caption,
+            "wide": panel.width > 5,
+            "svg": Markup(panel_svg(panel)),
+        }
+        for panel in panels
+    ]
+
+
 def ablation_section(summary: Summary, clips: Mapping[str, np.ndarray]) -> Section:
     """The temporal ablation: its ten lines, figures, strips of frames and tables.
 
@@ -127,19 +141,11 @@ def ablation_section(summary: Summary, clips: Mapping[str, np.ndarray]) -> Secti
     strips = {name: clip for i, (name, clip) in enumerate(clips.items()) if i == 0 or name in shown}
     with_classes = [row for row in perturbations if row["per_class"]]
     html = (
-        _environment()
+        environment()
         .get_template("ablation.html")
         .render(
             lines=summary_lines(summary),
-            figures=[
-                {
-                    "title": panel.title,
-                    "caption": panel.caption,
-                    "wide": panel.width > 5,
-                    "svg": Markup(panel_svg(panel)),
-                }
-                for panel in ablation_panels(summary)
-            ],
+            figures=rendered(ablation_panels(summary)),
             strips=render_strips(strips) if strips else "",
             comparison=summary.get("comparison"),
             perturbations=perturbations,
@@ -155,11 +161,11 @@ def write_report(path: Path, title: str, sections: Sequence[Section]) -> None:
     """Write report.html with the sections in their order: no request leaves it, and no script runs in it but
     its own (its content security policy names that one's hash).
     """
-    environment = _environment()
-    assert environment.loader is not None
-    script, style = (environment.loader.get_source(environment, f"report.{end}")[0] for end in ("js", "css"))
+    templates = environment()
+    assert templates.loader is not None
+    script, style = (templates.loader.get_source(templates, f"report.{end}")[0] for end in ("js", "css"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    page = environment.get_template("page.html").render(
+    page = templates.get_template("page.html").render(
         title=title,
         sections=sections,
         style=Markup(style),

@@ -3,7 +3,9 @@
 import base64
 import hashlib
 import io
+import os
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
@@ -39,6 +41,31 @@ def source_positions(clips: Mapping[str, np.ndarray]) -> dict[str, list[int | No
             for slot, pixels in enumerate(frames)
         ]
     return positions
+
+
+def save_clips(path: Path, clips: Mapping[str, np.ndarray]) -> None:
+    """Write the clips of `render_strips`, all of one shape, each different frame once (npz, no pickle)."""
+    frames: dict[bytes, np.ndarray] = {}
+    rows = [[frame.tobytes() for frame in clip] for clip in clips.values()]
+    for clip, row in zip(clips.values(), rows, strict=True):
+        frames.update(zip(row, clip, strict=True))
+    places = {pixels: place for place, pixels in enumerate(frames)}
+    temporary = path.with_name(path.name + ".part")
+    with open(temporary, "wb") as file:
+        np.savez_compressed(
+            file,
+            names=np.array(list(clips), dtype=np.str_),
+            frames=np.stack(list(frames.values())),
+            index=np.array([[places[pixels] for pixels in row] for row in rows], dtype=np.int64),
+        )
+    os.replace(temporary, path)
+
+
+def load_clips(path: Path) -> dict[str, np.ndarray]:
+    """What `save_clips` wrote: name -> uint8 (T, h, w, 3), the clean clip first."""
+    with np.load(path) as saved:
+        frames = saved["frames"]
+        return {str(name): frames[row] for name, row in zip(saved["names"], saved["index"], strict=True)}
 
 
 def render_strips(clips: Mapping[str, np.ndarray]) -> Markup:
