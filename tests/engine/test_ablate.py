@@ -59,7 +59,7 @@ def test_what_a_run_writes(make_cfg, capsys):
     names = {path.name for path in output.iterdir()}
     assert {
         "temporal_ablation.json", "temporal_ablation.npz", "temporal_ablation.png", "report.html",
-        "summary.md", "log.jsonl",
+        "temporal_ablation_clips.npz", "summary.md", "log.jsonl",
     } <= names  # fmt: skip
     assert simplejson.loads(json_of(cfg)) == simplejson.loads(simplejson.dumps(summary))
     by_name = {row["name"]: row for row in summary["perturbations"]}

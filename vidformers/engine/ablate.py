@@ -18,7 +18,8 @@ from vidformers.engine.logs import FailedVideos, JsonlLog, say, write_json, writ
 from vidformers.engine.model import build_model
 from vidformers.engine.test import autocast, load_test_weights
 from vidformers.report.figures import write_ablation_figure
-from vidformers.report.html import ablation_section, write_report
+from vidformers.report.run_report import ABLATION_CLIPS, write_run_report
+from vidformers.report.strips import save_clips
 from vidformers.report.text import ablation_text, summary_markdown
 
 TABLE = "temporal_ablation.npz"
@@ -35,9 +36,10 @@ def check_ablation(cfg: CfgNode) -> None:
 def ablate(cfg: CfgNode, videos: VideoList | None = None) -> dict[str, object]:
     """Run the ablation that `cfg` describes.
 
-    Writes `temporal_ablation.json`, `.npz` (the scores of every video), `.png`, `summary.md`, `report.html`
-    and, if a video failed, `failed_videos.csv`; returns the content of the JSON file. Under torchrun every
-    process scores its share, and the first one writes. Raises ValueError for a perturbation that means
+    Writes `temporal_ablation.json`, `.npz` (the scores of every video), `.png`, `temporal_ablation_clips.npz`
+    (an example of what the model is shown), `summary.md`, `report.html` (with what the run's other steps have
+    left) and, if a video failed, `failed_videos.csv`; returns the content of the JSON file. Under torchrun
+    every process scores its share, and the first one writes. Raises ValueError for a perturbation that means
     nothing for these clips, and when not one video can be read.
     """
     output = Path(cfg.OUTPUT_DIR)
@@ -126,11 +128,11 @@ def ablate(cfg: CfgNode, videos: VideoList | None = None) -> dict[str, object]:
         seed=cfg.RNG_SEED,
         tubelet=tubelet,
     )
-    write_report(
-        output / "report.html",
-        title=f"{cfg.MODEL.NAME} on {videos.source}",
-        sections=[ablation_section(summary, strips)],
-    )
+    if strips:
+        save_clips(output / ABLATION_CLIPS, strips)
+    else:
+        (output / ABLATION_CLIPS).unlink(missing_ok=True)  # an earlier ablation's
+    write_run_report(output, title=f"{cfg.MODEL.NAME} on {videos.source}")
     JsonlLog(output / "log.jsonl").write(
         "ablation",
         seconds=round(seconds, 3),
