@@ -5,10 +5,18 @@ import pytest
 import torch
 from torch import nn
 
-from vidformers.analysis.temporal import example_clips, temporal_dependence, temporal_patch_stride
+from vidformers.analysis.perturbations import parse_perturbation
+from vidformers.analysis.temporal import (
+    PerturbedVideos,
+    example_clips,
+    make_plan,
+    temporal_dependence,
+    temporal_patch_stride,
+)
 from vidformers.data.datasets.arrays import ArrayVideos
 from vidformers.data.datasets.clips import TestVideos
 from vidformers.data.readers import VideoReadError
+from vidformers.data.records import NO_LABEL, Record
 from vidformers.models import create_model
 
 T = 8
@@ -272,3 +280,34 @@ def test_example_clips_are_what_the_model_is_shown():
     assert (clips["clean"] == videos[2]).all()
     assert (clips["reverse"] == videos[2][::-1]).all()
     assert (clips["hflip"] == videos[2][:, :, ::-1]).all()
+
+
+@pytest.mark.parametrize("num_named", [2, 4, 6])
+def test_a_model_may_have_more_or_fewer_classes_than_are_named(num_named):
+    groups = ["a", "b", "c", "d", "e", "f"][:num_named]
+    partners = [1, 0, 5, 3, 4, 2][:num_named]
+    table, _ = shown(["reverse"], class_names=groups, class_groups=groups, class_partners=partners)
+    assert table.class_names == [*groups, "2", "3"][:4] if num_named < 4 else groups[:4]
+    assert table.class_groups == [*groups, "unnamed", "unnamed"][:4] if num_named < 4 else groups[:4]
+    assert table.class_partners == [1, 0, -1, 3 if num_named > 2 else -1]
+
+
+def test_sets_of_labels_are_refused():
+    dataset = ArrayVideos(numbered(), [0, 0, 1, 1])
+    dataset.records[1] = Record("1", NO_LABEL, "1", labels=(0, 2))
+    with pytest.raises(ValueError, match="sets of labels, such as 1; wanted one label a video"):
+        shown(["reverse"], dataset=dataset)
+
+
+def test_what_the_workers_read_ahead_is_bounded_in_bytes():
+    videos = [np.repeat(video, 2, axis=2) for video in numbered(num_frames=40)]  # twice as wide as high
+    dataset = ArrayVideos(videos, [0, 0, 1, 1], num_frames=T, num_views=2)
+    names = ["shuffle", "speed[2]", "speed[0.5]", "splice[0.5,same]"]
+    plan = make_plan([parse_perturbation(name) for name in names], num_draws=3, num_units=dataset.num_frames)
+    perturbed = PerturbedVideos(dataset, plan, seed=0, tubelet=2)
+    for index in range(4):
+        item = perturbed[index]
+        frames = [item.views.frames, *(donor.frames for donor in item.donors.values())]
+        assert perturbed.item_bytes // 2 < sum(part.numel() for part in frames) <= perturbed.item_bytes
+    with pytest.warns(UserWarning, match="1 workers read videos in place of 2"):
+        shown(names, dataset=dataset, num_workers=2, max_bytes_ahead=perturbed.item_bytes)

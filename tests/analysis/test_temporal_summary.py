@@ -69,15 +69,16 @@ def eight() -> AblationTable:
         perturbed("hflip", [CLEAN], 4, math.nan),
         class_groups=["direction", "direction", "appearance", "appearance"],
         class_partners=[1, 0, 2, -1],
-        failed=[("bad.mp4", "unreadable", "")],
+        failed=[("bad.mp4", "unreadable", ""), ("cut.mp4", "damaged", "it is scored all the same")],
     )
 
 
 def test_the_schema_is_complete_and_json(eight):
     summary = summary_of(eight)
     assert list(summary) == [
-        "num_videos", "num_failed", "num_frames", "seconds_per_frame", "seed", "num_resamples", "num_classes",
-        "chance", "clean", "static_floor", "perturbations", "range_curves", "occlusion_curve",
+        "num_videos", "num_failed", "num_damaged", "num_frames", "seconds_per_frame", "seed",
+        "num_resamples", "num_classes", "chance", "clean", "static_floor", "perturbations", "range_curves",
+        "occlusion_curve",
     ]  # fmt: skip
     assert list(summary["clean"]) == ["top1", "top1_interval", "confidence", "margin", "ece", "brier"]
     row = summary["perturbations"][1]
@@ -101,6 +102,7 @@ def test_the_schema_is_complete_and_json(eight):
 def test_the_clean_run_by_hand(eight):
     summary = summary_of(eight)
     assert (summary["num_videos"], summary["num_failed"], summary["num_classes"]) == (8, 1, 4)
+    assert summary["num_damaged"] == 1
     assert summary["chance"] == 50.0  # four of eight are of class 0, which beats guessing among four
     clean = summary["clean"]
     wilson = stats.binomtest(7, 8).proportion_ci(method="wilson")

@@ -10,7 +10,9 @@ import simplejson
 
 from vidformers.analysis.ablation_table import AblationTable
 from vidformers.config import load_config
-from vidformers.engine.ablate import ablate, check_ablation
+from vidformers.data.records import NO_LABEL, Record, VideoList
+from vidformers.engine.ablate import ablate, check_ablated_videos, check_ablation
+from vidformers.engine.build import load_videos
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
@@ -131,3 +133,29 @@ def test_unreadable_videos_are_listed(make_cfg, tiny_dataset, tmp_path):
     summary = ablate(cfg)
     assert summary["num_failed"] == 1 and summary["num_videos"] == 8
     assert "text.mp4" in (Path(cfg.OUTPUT_DIR) / "failed_videos.csv").read_text()
+
+
+def test_videos_that_cannot_be_ablated_are_refused_before_anything_runs(make_cfg):
+    cfg = make_cfg("first")
+    several = VideoList([Record("a", NO_LABEL, "a", (0, 1))], None, "actions.csv")
+    with pytest.raises(ValueError, match=r"videos of actions\.csv have several labels each.*TEST\.DATASET"):
+        check_ablated_videos(cfg, several)
+    alone = VideoList([Record("a", 0, "a"), Record("b", 1, "b"), Record("c", 1, "c")], None, "list.csv")
+    check_ablated_videos(cfg, alone)
+    with pytest.raises(ValueError, match="needs two videos of every class"):
+        check_ablated_videos(make_cfg("second", "ABLATION.PERTURBATIONS", "['splice[0.5,same]']"), alone)
+    ablate(cfg)
+    compared = make_cfg("third", "ABLATION.COMPARE", cfg.OUTPUT_DIR)
+    check_ablated_videos(compared, load_videos(compared, "test"))
+    with pytest.raises(ValueError, match=r"shares 0 videos with list\.csv"):
+        check_ablated_videos(compared, alone)
+
+
+def test_a_name_may_occur_twice_and_the_strips_are_of_a_video_that_can_be_read(make_cfg, tiny_dataset):
+    cfg = make_cfg("out")
+    videos = load_videos(cfg, "test")
+    first, second, *rest = videos.records
+    twice = [Record("nowhere.mp4", first.label, second.video_id), second, *rest]
+    summary = ablate(cfg, VideoList(twice, None, videos.source))
+    assert summary["num_videos"] == 7 and summary["num_failed"] == 1
+    assert "data:image" in (Path(cfg.OUTPUT_DIR) / "report.html").read_text()

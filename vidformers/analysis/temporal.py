@@ -62,7 +62,8 @@ def temporal_patch_stride(model: nn.Module) -> int:
         if isinstance(module, nn.Conv3d):
             return int(module.stride[0])
     raise ValueError(
-        f"{type(model).__name__} has no 3D convolution to read the temporal patch stride from; give tubelet="
+        f"{type(model).__name__} has no 3D convolution to read the temporal patch stride from; give tubelet= "
+        "(ABLATION.TUBELET)"
     )
 
 
@@ -90,6 +91,9 @@ class PerturbedVideos(Dataset):
         labels = np.array([record.label for record in dataset.records])
         kinds = {str(e.perturbation.arguments[1]) for e in plan if e.perturbation.kind == "splice"}
         self.donor_indices = {kind: donors(labels, kind, seed=seed) for kind in sorted(kinds)}
+        # Orders take the frames of the views; another speed has frames of its own, and a donor is a video.
+        speeds = {e.perturbation for e in plan if e.perturbation.kind == "speed"}
+        self.item_bytes = dataset.item_bytes * (1 + len(speeds) + len(kinds))
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -195,6 +199,7 @@ def temporal_dependence(
     ensemble_method: str = "sum",
     device: torch.device | str = "cpu",
     num_workers: int = 0,
+    max_bytes_ahead: int | None = None,
     class_names: Sequence[str] | None = None,
     class_groups: Sequence[str] | None = None,
     class_partners: Sequence[int] | None = None,
@@ -216,12 +221,19 @@ def temporal_dependence(
             model.
         batch_size: clips scored at once.
         ensemble_method: "sum" or "max" over a video's views, of the probabilities.
-        class_names, class_groups, class_partners: (K,) each, for the report; a class's partner is the class
-            that its reversed videos belong to.
+        max_bytes_ahead: what the workers together may have read ahead (data/loader.py); None: 2 videos each.
+        class_names, class_groups, class_partners: one a class, for the report; a class's partner is the class
+            that its reversed videos belong to. A model may have more classes, or fewer, than are named.
 
-    Raises ValueError when a perturbation is unknown or meaningless for the clips, or when not one video can
-    be read.
+    Raises ValueError when a perturbation is unknown or meaningless for the clips, when videos have sets of
+    labels, or when not one video can be read.
     """
+    several = [record.video_id for record in dataset.records if record.labels is not None]
+    if several:
+        raise ValueError(
+            f"got videos with sets of labels, such as {several[0]}; wanted one label a video, as it is top-1 "
+            "accuracies that are compared; try another dataset"
+        )
     num_frames = dataset.num_frames
     if tubelet is None:
         tubelet = temporal_patch_stride(model)
@@ -244,6 +256,7 @@ def temporal_dependence(
         num_workers=num_workers,
         pin_memory=False,
         seed=seed,
+        max_bytes_ahead=max_bytes_ahead,
         collate_fn=lambda items: items[0],
         rank=rank,
         world_size=world_size,
@@ -341,6 +354,7 @@ def _table(
     all_scores = np.stack([scores[i] for i in order])  # (N, E, K)
     all_moved = np.stack([moved[i] for i in order])  # (N, E)
     num_classes = all_scores.shape[2]
+    names, groups, partners = class_names or [], class_groups or [], class_partners or []
     perturbed = []
     for perturbation in perturbations:
         if perturbation.is_oracle:
@@ -364,9 +378,17 @@ def _table(
         labels=labels,
         clean=all_scores[:, 0],
         perturbed=perturbed,
-        class_names=list(class_names or [str(k) for k in range(num_classes)])[:num_classes],
-        class_groups=list(class_groups) if class_groups else None,
-        class_partners=list(class_partners) if class_partners else None,
+        class_names=[names[k] if k < len(names) else str(k) for k in range(num_classes)],
+        class_groups=[groups[k] if k < len(groups) else "unnamed" for k in range(num_classes)]
+        if groups
+        else None,
+        # A partner that the model does not know is none.
+        class_partners=[
+            int(partners[k]) if k < len(partners) and partners[k] < num_classes else -1
+            for k in range(num_classes)
+        ]
+        if partners
+        else None,
         failed=failures,
     )
 

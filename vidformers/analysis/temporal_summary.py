@@ -215,9 +215,11 @@ def summarize_ablation(
             row["p_value_bh"] = rate
 
     confidence = clean.max(axis=1)
+    num_damaged = sum(reason == "damaged" for _, reason, _ in table.failed)  # they are scored all the same
     summary = {
         "num_videos": num_videos,
-        "num_failed": len(table.failed),
+        "num_failed": len(table.failed) - num_damaged,
+        "num_damaged": num_damaged,
         "num_frames": num_frames,
         "seconds_per_frame": seconds_per_frame,
         "seed": seed,

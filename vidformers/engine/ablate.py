@@ -3,12 +3,13 @@
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
 from vidformers.analysis.ablation_table import AblationTable
-from vidformers.analysis.perturbations import parse_perturbations
+from vidformers.analysis.perturbations import donors, parse_perturbation, parse_perturbations
 from vidformers.analysis.statistics import import_analysis
 from vidformers.analysis.temporal import example_clips, temporal_dependence, temporal_patch_stride
 from vidformers.analysis.temporal_summary import compare_ablations, summarize_ablation
@@ -33,6 +34,31 @@ def check_ablation(cfg: CfgNode) -> None:
     _compared_table(cfg)
 
 
+def check_ablated_videos(cfg: CfgNode, videos: VideoList) -> None:
+    """Raise ValueError for videos that the ablation of `cfg` cannot be done with, before anything runs."""
+    if videos.is_multi_label:
+        raise ValueError(
+            f"the ablation compares top-1 accuracies, but the videos of {videos.source} have several labels "
+            "each; set ABLATION.ENABLE False, or TEST.DATASET to one with a label a video"
+        )
+    labels = np.array([record.label for record in videos.records])
+    for text in cfg.ABLATION.PERTURBATIONS:
+        perturbation = parse_perturbation(text) if text.startswith("splice") else None
+        if perturbation:
+            donors(labels, str(perturbation.arguments[1]), seed=cfg.RNG_SEED)
+    compared = _compared_table(cfg)
+    if not compared:
+        return
+    ids = [record.video_id for record in videos.records]
+    shared = set(ids) & set(compared.video_ids)
+    if len(shared) < 2 or len(set(ids)) < len(ids):
+        raise ValueError(
+            f"ABLATION.COMPARE: {cfg.ABLATION.COMPARE} shares {len(shared)} videos with {videos.source}, "
+            f"whose {len(ids)} videos have {len(set(ids))} names; wanted at least 2 shared ones and each name "
+            "once; try an ablation of the same list"
+        )
+
+
 def ablate(cfg: CfgNode, videos: VideoList | None = None) -> dict[str, object]:
     """Run the ablation that `cfg` describes.
 
@@ -44,11 +70,7 @@ def ablate(cfg: CfgNode, videos: VideoList | None = None) -> dict[str, object]:
     """
     output = Path(cfg.OUTPUT_DIR)
     videos = videos or load_videos(cfg, "test")
-    if videos.is_multi_label:
-        raise ValueError(
-            f"the ablation compares top-1 accuracies, but the videos of {videos.source} have several labels "
-            "each; set ABLATION.ENABLE False, or TEST.DATASET to one with a label a video"
-        )
+    check_ablated_videos(cfg, videos)
     device = resolve_device(cfg.DEVICE)
     torch.manual_seed(cfg.RNG_SEED)
     model = build_model(cfg)
@@ -80,11 +102,14 @@ def ablate(cfg: CfgNode, videos: VideoList | None = None) -> dict[str, object]:
             ensemble_method=cfg.DATA.ENSEMBLE_METHOD,
             device=device,
             num_workers=num_workers(cfg),
+            max_bytes_ahead=cfg.DATA_LOADER.PREFETCH_MB * 10**6,
             class_names=videos.classes.names if videos.classes else None,
             class_groups=videos.classes.groups if videos.classes else None,
             class_partners=videos.classes.partners if videos.classes else None,
         )
     seconds = time.perf_counter() - started
+    if is_main_process():
+        table.save(output / TABLE)  # hours of a GPU, which nothing that comes now may lose
     summary = {
         "model": cfg.MODEL.NAME,
         "checkpoint": checkpoint,
@@ -117,14 +142,13 @@ def ablate(cfg: CfgNode, videos: VideoList | None = None) -> dict[str, object]:
     failed = FailedVideos(output / "failed_videos.csv")
     failed.forget("ablation")
     failed.add("ablation", table.failed)
-    table.save(output / TABLE)
     write_json(output / "temporal_ablation.json", summary)
     write_text_atomically(output / "summary.md", summary_markdown(summary))
     write_ablation_figure(summary, output / "temporal_ablation.png")
     strips = example_clips(
         dataset,
         names,
-        index=[record.video_id for record in videos.records].index(table.video_ids[0]),
+        index=_first_readable(videos, table),
         seed=cfg.RNG_SEED,
         tubelet=tubelet,
     )
@@ -150,6 +174,12 @@ def ablate(cfg: CfgNode, videos: VideoList | None = None) -> dict[str, object]:
 
 def _tubelet(cfg: CfgNode, model: nn.Module) -> int:
     return cfg.ABLATION.TUBELET or temporal_patch_stride(model)
+
+
+def _first_readable(videos: VideoList, table: AblationTable) -> int:
+    # By path: a list may have one name twice.
+    unread = {path for path, reason, _ in table.failed if reason != "damaged"}
+    return next(index for index, record in enumerate(videos.records) if record.path not in unread)
 
 
 def _compared_table(cfg: CfgNode) -> AblationTable | None:
