@@ -38,12 +38,14 @@ def main() -> None:
         raise ValueError("Nothing to do: TRAIN.ENABLE, TEST.ENABLE and ABLATION.ENABLE are all False.")
     if cfg.ABLATION.ENABLE:
         # Its libraries are an extra; and a perturbation that makes no sense must not cost a training run.
-        from vidformers.engine.ablate import ablate, check_ablation
+        from vidformers.engine.ablate import ablate, check_ablated_videos, check_ablation
 
         check_ablation(cfg)
     # All lists are read before the first epoch: a missing test list must not cost a training run.
     training = [load_videos(cfg, "train"), load_videos(cfg, "val")] if cfg.TRAIN.ENABLE else None
     test_videos = load_videos(cfg, "test") if cfg.TEST.ENABLE or cfg.ABLATION.ENABLE else None
+    if cfg.ABLATION.ENABLE:
+        check_ablated_videos(cfg, test_videos)
     output = Path(cfg.OUTPUT_DIR)
     if output.exists() and not output.is_dir():
         raise ValueError(f"OUTPUT_DIR {output} is a file; give a folder.")
