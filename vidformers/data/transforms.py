@@ -54,10 +54,15 @@ def resize_frames(frames: torch.Tensor, size: tuple[int, int], *, mode: str = "u
 
 def normalize_clips(clips: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
     """Float32 (value / 255 - mean) / std of clips (..., 3, T, H, W), uint8 or float with values 0..255."""
+    return normalize_in_place(clips.to(torch.float32, copy=True), mean, std)
+
+
+def normalize_in_place(clips: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    """`normalize_clips` of clips that are float32 already, in their own memory."""
     shape = (3, 1, 1, 1)
     mean_values = torch.tensor(mean, dtype=torch.float32, device=clips.device).view(shape)
     std_values = torch.tensor(std, dtype=torch.float32, device=clips.device).view(shape)
-    return (clips / 255.0).sub_(mean_values).div_(std_values)
+    return clips.div_(255.0).sub_(mean_values).div_(std_values)
 
 
 def random_resized_crop_box(

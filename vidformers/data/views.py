@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from vidformers.data.transforms import normalize_clips, resize_frames, short_side_size
+from vidformers.data.transforms import normalize_in_place, resize_frames, short_side_size
 
 __all__ = ["VideoViews", "gather_views", "resize_frames", "short_side_size", "spatial_crops"]
 
@@ -91,14 +91,17 @@ def gather_views(
     there.
     """
     num_crops = len(views.crops)
-    clips = []
-    for row in rows:
+    size = (views.view_index.shape[1], *views.crops[0, 2:].tolist())
+    clips = torch.empty((len(rows), 3, *size), device=device)
+    # A view at a time: it stays in the processor's cache from the bytes to the normalised floats.
+    for clip, row in zip(clips, rows, strict=True):
         if not 0 <= row < views.num_views:
             raise IndexError(f"view {row} of {views.video_id}, which has {views.num_views} views")
         top, left, height, width = views.crops[row % num_crops].tolist()
         index = views.view_index[row // num_crops].to(views.frames.device)
-        # crop before indexing: only the pixels of this view are copied
-        clips.append(views.frames[:, top : top + height, left : left + width].index_select(0, index))
-    batch = torch.stack(clips).to(device, non_blocking=True)
-    # (n, T, h, w, 3) -> (n, 3, T, h, w)
-    return normalize_clips(batch.permute(0, 4, 1, 2, 3).contiguous(), mean, std)
+        # Cropped before it is indexed: only the pixels of this view are copied.
+        frames = views.frames[:, top : top + height, left : left + width].index_select(0, index)
+        # (T, h, w, 3) -> (3, T, h, w)
+        clip.copy_(frames.permute(3, 0, 1, 2).contiguous().to(device, non_blocking=True))
+        normalize_in_place(clip, mean, std)
+    return clips

@@ -557,7 +557,9 @@ class _Sink:
         self._convert = convert
         self._part: np.ndarray | None = None  # frames as decoded: all of them, or those not yet converted
         self._part_rows: list[int] = []
-        self._out: torch.Tensor | None = None
+        self._out: np.ndarray | None = None
+        self._format = ""  # of the last frame, and what _eight_bit_format says to it
+        self._narrow = ""
 
     def put(self, row: int, frame: VideoFrame) -> None:
         reader = self._reader
@@ -569,10 +571,11 @@ class _Sink:
                 f"from {width}x{height} to {frame.width}x{frame.height} pixels; re-encode it at one size",
                 reader.backend,
             )
-        narrow = _eight_bit_format(frame)
-        if narrow:
+        if frame.format.name != self._format:
+            self._format, self._narrow = frame.format.name, _eight_bit_format(frame)
+        if self._narrow:
             # Going to RGB from here treats chroma as for 8-bit video; the direct conversion does not.
-            frame = reader._to_8_bits.reformat(frame, format=narrow, threads=1)
+            frame = reader._to_8_bits.reformat(frame, format=self._narrow, threads=1)
         rgb = reader._to_rgb.reformat(frame, format="rgb24", threads=1)
         plane = rgb.planes[0]
         lines = np.frombuffer(memoryview(plane), np.uint8, count=plane.line_size * height).reshape(
@@ -597,9 +600,11 @@ class _Sink:
 
     def _convert_part(self) -> None:
         assert self._part is not None and self._convert is not None
-        converted = self._convert(torch.from_numpy(self._part[: len(self._part_rows)]))
+        converted = self._convert(torch.from_numpy(self._part[: len(self._part_rows)])).numpy()
         if self._out is None:
-            self._out = torch.empty((self._num_rows, *converted.shape[1:]), dtype=converted.dtype)
+            # NumPy's memory and not torch's: it asks for huge pages, without which the first touch of 30 MB
+            # costs a tenth of the decoding. And its assignment to rows is a copy of memory, torch's is not.
+            self._out = np.empty((self._num_rows, *converted.shape[1:]), dtype=converted.dtype)
         self._out[self._part_rows] = converted
         self._part_rows = []
 
@@ -609,7 +614,7 @@ class _Sink:
         if self._part_rows:
             self._convert_part()
         assert self._out is not None
-        return self._out
+        return torch.from_numpy(self._out)
 
 
 def _eight_bit_format(frame: VideoFrame) -> str:
