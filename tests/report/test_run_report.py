@@ -118,6 +118,16 @@ def test_what_the_curves_show(tmp_path: Path) -> None:
     }
 
 
+def test_a_run_without_labels_or_validations_has_its_loss(tmp_path: Path) -> None:
+    write_log(tmp_path, train_line(1, 1, 2.0))
+    run_report.write_run_report(tmp_path, title="t")
+    assert "Validation" not in page_of(tmp_path).text
+    write_log(tmp_path, train_line(1, 1, 2.0), '{"event": "val", "epoch": 1, "loss": 0.25}')
+    run_report.write_run_report(tmp_path, title="t")
+    page = page_of(tmp_path)
+    assert "0.250" in page.text and "Validation top-1" not in page.text and "Loss" in page.text
+
+
 def test_who_is_taken_for_whom(tmp_path: Path) -> None:
     write_test(tmp_path, ["cat", "dog", "owl", "elk"], [0, 0, 0, 1, 2, 2], [0, 3, 3, 1, 0, None])
     counts = run_report.read_confusions(tmp_path / "predictions.npz")

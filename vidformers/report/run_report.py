@@ -69,6 +69,7 @@ def training_section(log: TrainingLog) -> Section:
             lines=lines,
             figures=rendered(training_panels(log)),
             epochs=log.epochs,
+            accuracies=any("top1" in row for row in log.epochs),
             averaged=any("ema_top1" in row for row in log.epochs),
             precision=score == "map",
         )

@@ -62,34 +62,37 @@ def _loss_since(before: Row, row: Row) -> float | None:
 
 def training_panels(log: TrainingLog) -> list[Panel]:
     """The plots that this log has the numbers for, in reading order."""
-    panels = [
-        Panel(
+    texts = (
+        (
             "Loss",
             "Training: mean of the steps since the line before, of augmented (mixed, dropped) clips, and so "
             "often above the validation's: the centre view, nothing dropped.",
-            5,
             3.4,
-            partial(_draw_curves, log=log, label="loss", curves=_LOSS),
+            "loss",
+            _LOSS,
         ),
-        Panel(
-            "Validation top-1",
-            "Percent of the validation videos, one view each.",
-            5,
-            3.4,
-            partial(_draw_curves, log=log, label="top-1 (%)", curves=_TOP1),
+        ("Validation top-1", "Percent of the validation videos, one view each.", 3.4, "top-1 (%)", _TOP1),
+        (
+            "Learning rate",
+            "Of the last layer, where the rates of the layers differ.",
+            2.8,
+            "learning rate",
+            _RATE,
         ),
-        Panel("Learning rate", "Of the last layer, where the rates of the layers differ.", 5, 2.8,
-              partial(_draw_curves, log=log, label="learning rate", curves=_RATE)),
-        Panel(
+        (
             "Waiting for data",
             "Share of the time in which the model waited for videos, from the beginning of each epoch. High "
             "values: more DATA_LOADER.NUM_WORKERS, or smaller videos (docs/reading_videos.md).",
-            5,
             2.8,
-            partial(_draw_curves, log=log, label="share of the time (%)", curves=_WAIT),
+            "share of the time (%)",
+            _WAIT,
         ),
-    ]  # fmt: skip
-    return panels if log.steps else []
+    )
+    return [
+        Panel(title, caption, 5, height, partial(_draw_curves, log=log, label=label, curves=curves))
+        for title, caption, height, label, curves in texts
+        if any(y is not None for curve in curves for _, y in curve.rows(log))
+    ]
 
 
 @dataclass(frozen=True)
