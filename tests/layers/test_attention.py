@@ -1,10 +1,20 @@
 """The fused attention core, and the relative position bias, against their formulas."""
 
+import math
+
 import pytest
 import torch
+import torch.nn.functional as F
 
 from vidformers.layers.attention import attention, attention_eager
-from vidformers.layers.rel_pos import cached_index, decomposed_bias, relative_index, resize_rows
+from vidformers.layers.rel_pos import (
+    cached_index,
+    decomposed_bias,
+    relative_attention,
+    relative_index,
+    resize_rows,
+    unfolded,
+)
 
 
 @pytest.mark.parametrize("bias_shape", [None, (2, 3, 5, 7), (1, 1, 1, 7)])
@@ -66,3 +76,47 @@ def test_decomposed_bias_equals_its_definition(axes: str) -> None:
                     row = table[indices[axis][query[axis], key[axis]]]
                     expected[:, :, n, m] += q[:, :, n] @ row
     torch.testing.assert_close(bias, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("class_token", [True, False])
+@pytest.mark.parametrize("axes", ["thw", "hw", "t"])
+@pytest.mark.parametrize(
+    ("query_grid", "key_grid"), [((3, 5, 4), (2, 3, 5)), ((2, 4, 4), (2, 4, 4)), ((1, 3, 3), (3, 1, 2))]
+)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+def test_folded_relative_position_equals_the_bias(class_token, axes, query_grid, key_grid, dtype, tolerance):
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+
+    first, d = int(class_token), 6
+    num_queries, num_keys = first + math.prod(query_grid), first + math.prod(key_grid)
+    q, k, v = random(2, 3, num_queries, d), random(2, 3, num_keys, d), random(2, 3, num_keys, d)
+    tables = [
+        random(2 * max(a, b) - 1, d) if axis in axes else None
+        for axis, a, b in zip("thw", query_grid, key_grid, strict=True)
+    ]
+    logit = 0.7 if class_token else 0.0  # the class key's own
+    scale = 0.3
+    bias = F.pad(decomposed_bias(q[:, :, first:], tables, query_grid, key_grid), (first, 0, first, 0))
+    if class_token:
+        bias = bias + F.pad(bias.new_full((1,), logit), (0, num_keys - 1))
+    expected = attention_eager(q, k, v, bias, scale)
+    out = relative_attention(
+        q, k, v, tables, query_grid, key_grid, scale=scale, class_token=class_token, class_key_logit=logit
+    )
+    torch.testing.assert_close(out, expected, atol=tolerance, rtol=tolerance)
+    with unfolded():
+        defined = relative_attention(
+            q, k, v, tables, query_grid, key_grid, scale=scale, class_token=class_token, class_key_logit=logit
+        )
+    torch.testing.assert_close(defined, expected, atol=tolerance, rtol=tolerance)
+    weight = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(dtype)
+    leaves = [q, k, v, *(table for table in tables if table is not None)]
+    for ours, theirs in zip(
+        torch.autograd.grad((out * weight).sum(), leaves),
+        torch.autograd.grad((expected * weight).sum(), leaves),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, atol=20 * tolerance, rtol=20 * tolerance)

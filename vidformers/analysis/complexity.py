@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vidformers.layers.rel_pos import unfolded
+
 # fvcore's rules for norms with affine parameters, in eval mode, so that both counters below agree.
 _FLOPS_PER_NORMED_ELEMENT = 5
 _FLOPS_PER_BATCH_NORMED_ELEMENT = 2
@@ -43,7 +45,7 @@ def count_flops(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Any]:
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), unfolded():
             counts = _count_on_meta(model, example) if parameter.is_meta else _count_by_fvcore(model, example)
     finally:
         model.train(was_training)

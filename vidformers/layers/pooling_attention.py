@@ -16,7 +16,7 @@ from vidformers.layers.pooling import (
     pool_tokens,
     pooled_grid,
 )
-from vidformers.layers.rel_pos import decomposed_bias
+from vidformers.layers.rel_pos import relative_attention
 from vidformers.layers.sizes import Grid
 
 POOL_MODES = ("conv", "conv_unshared", "avg", "max")
@@ -134,7 +134,7 @@ class PoolingAttention(nn.Module):
 
         # (B, N, heads*d) -> (B, heads, N, d)
         q, k, v = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (q, k, v))
-        out = attention(q, k, v, self._bias(q, query_grid, key_grid), self.scale)
+        out = self._attend(q, k, v, query_grid, key_grid)
         if self.residual_pooling:
             if self.residual_class_token:
                 out = out + q
@@ -157,21 +157,21 @@ class PoolingAttention(nn.Module):
             x = norm(x.unflatten(-1, (-1, norm.normalized_shape[0]))).flatten(2)
         return x, grid
 
-    def _bias(self, q: Tensor, query_grid: Grid, key_grid: Grid) -> Tensor | None:
-        """Additive attention bias (B or 1, heads or 1, Nq or 1, Nk), or None."""
-        bias = None
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, query_grid: Grid, key_grid: Grid) -> Tensor:
+        class_key_logit = math.log(key_grid[0]) if self.class_token_log_frames else 0.0
         if self.rel_pos:
-            bias = decomposed_bias(
-                q[:, :, 1:] if self.class_token else q,
+            return relative_attention(
+                q,
+                k,
+                v,
                 (self.rel_pos_t, self.rel_pos_h, self.rel_pos_w),
                 query_grid,
                 key_grid,
+                scale=self.scale,
+                class_token=self.class_token,
+                class_key_logit=class_key_logit,
             )
-            if self.class_token:
-                bias = F.pad(bias, (1, 0, 1, 0))
-        if self.class_token_log_frames:
-            num_keys = 1 + math.prod(key_grid)
-            class_key = q.new_full((1, 1, 1, 1), math.log(key_grid[0]))
-            class_key = F.pad(class_key, (0, num_keys - 1))
-            bias = class_key if bias is None else bias + class_key
-        return bias
+        bias = None
+        if class_key_logit:
+            bias = F.pad(q.new_full((1, 1, 1, 1), class_key_logit), (0, math.prod(key_grid)))
+        return attention(q, k, v, bias, self.scale)

@@ -1,6 +1,8 @@
 """Decomposed relative position (Li et al. 2022, "MViTv2", section 4.1): one learned table an axis."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -61,40 +63,101 @@ def relative_embedding(table: Tensor, query_size: int, key_size: int) -> Tensor:
     return resize_rows(table, 2 * max(query_size, key_size) - 1)[index]
 
 
-def decomposed_bias(
-    q: Tensor,
-    tables: Sequence[Tensor | None],
-    query_grid: tuple[int, int, int],
-    key_grid: tuple[int, int, int],
-) -> Tensor:
-    """Attention bias of patch queries and patch keys.
+Tables = Sequence[Tensor | None]  # of the axes t, h, w; None where an axis has no relative position
+Size = tuple[int, int, int]
 
-    q (B, heads, Nq, d), unscaled and without class token; tables of the axes t, h, w, None where an axis has
-    no relative position. Returns (B, heads, Nq, Nk): the sum over the axes of q . R[query, key].
-    """
-    batch, heads, num_queries, _ = q.shape
+
+def relative_terms(q: Tensor, tables: Tables, query_grid: Size, key_grid: Size) -> list[Tensor | None]:
+    """q . R[query, key] of each axis, (B, heads, Nq, keys along the axis); q (B, heads, Nq, d) of patches."""
     volume = q.unflatten(2, query_grid)  # (B, heads, Tq, Hq, Wq, d)
-    axes: list[Tensor | None] = []
+    terms: list[Tensor | None] = []
     for letter, table, query_size, key_size in zip("thw", tables, query_grid, key_grid, strict=True):
         if table is None:
-            axes.append(None)
+            terms.append(None)
             continue
         embedding = relative_embedding(table, query_size, key_size).to(q.dtype)
-        axis = torch.einsum(f"bnthwc,{letter}kc->bnthwk", volume, embedding)
-        axes.append(axis.reshape(batch, heads, num_queries, key_size))
+        terms.append(torch.einsum(f"bnthwc,{letter}kc->bnthwk", volume, embedding).flatten(2, 4))
+    return terms
 
-    # Sum h and w first: only the last sum is as large as the attention matrix.
-    bias_t, bias_h, bias_w = axes
-    T, H, W = key_grid
-    bias: Tensor | float = 0.0
-    if bias_h is not None:
-        bias = bias_h[:, :, :, :, None].expand(-1, -1, -1, -1, W)
-    if bias_w is not None:
-        bias = bias + bias_w[:, :, :, None, :]
-    if isinstance(bias, Tensor):
-        bias = bias.expand(-1, -1, -1, H, W).reshape(batch, heads, num_queries, 1, H * W)
-    if bias_t is not None:
-        bias = bias + bias_t[..., None]
-    if not isinstance(bias, Tensor):
-        raise ValueError("decomposed_bias needs the table of at least one axis")
-    return bias.expand(-1, -1, -1, T, H * W).reshape(batch, heads, num_queries, T * H * W)
+
+def decomposed_bias(q: Tensor, tables: Tables, query_grid: Size, key_grid: Size) -> Tensor:
+    """Attention bias of patch queries and patch keys: what `relative_attention` must agree with.
+
+    q (B, heads, Nq, d), unscaled and without class token. Returns (B, heads, Nq, Nk): the sum over the axes
+    of q . R[query, key].
+    """
+    bias_t, bias_h, bias_w = (
+        term if term is not None else q.new_zeros((*q.shape[:3], size))
+        for term, size in zip(relative_terms(q, tables, query_grid, key_grid), key_grid, strict=True)
+    )
+    bias = bias_t[..., :, None, None] + bias_h[..., None, :, None] + bias_w[..., None, None, :]
+    return bias.flatten(3)
+
+
+_folded = True
+
+
+@contextmanager
+def unfolded() -> Iterator[None]:
+    """Within it `relative_attention` computes its definition: to count multiply-adds, to which wider vectors
+    would add, and to compare the two."""
+    global _folded
+    before, _folded = _folded, False
+    try:
+        yield
+    finally:
+        _folded = before
+
+
+def relative_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    tables: Tables,
+    query_grid: Size,
+    key_grid: Size,
+    *,
+    scale: float,
+    class_token: bool,
+    class_key_logit: float = 0.0,
+) -> Tensor:
+    """softmax(q k^T * scale + bias) v with decomposed relative position, whose bias is never written down.
+
+    The bias of key (t, h, w) is a sum of one term an axis, so it is an inner product too: the query is
+    extended by its terms, the key by a one in the places t, h and w. What is left is plain attention over
+    wider vectors, for which there are fused kernels, and memory for the terms alone. A class token (the first
+    query and key) has no relative position: zeros. `class_key_logit` is added to the logits of the class key.
+
+    q (B, heads, [1 +] Nq, d), k and v (B, heads, [1 +] Nk, d) -> (B, heads, [1 +] Nq, d)
+    """
+    first, width = int(class_token), q.shape[-1]
+    if not _folded:
+        bias = F.pad(decomposed_bias(q[:, :, first:], tables, query_grid, key_grid), (first, 0, first, 0))
+        if class_key_logit:
+            bias = bias + F.pad(bias.new_full((1,), class_key_logit), (0, k.shape[2] - 1))
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
+    terms = relative_terms(q[:, :, first:], tables, query_grid, key_grid)
+    places = torch.arange(math.prod(key_grid), device=q.device)
+    _, H, W = key_grid
+    ones = [
+        at[:, None] == torch.arange(size, device=q.device)
+        for at, size, term in zip(
+            (places // (H * W), places // W % H, places % W), key_grid, terms, strict=True
+        )
+        if term is not None
+    ]
+    of_query = F.pad(
+        torch.cat([term for term in terms if term is not None], dim=-1) / scale, (0, 0, first, 0)
+    )
+    of_key = F.pad(torch.cat(ones, dim=-1).to(k.dtype), (0, 0, first, 0))
+    if class_key_logit:
+        of_query = F.pad(of_query, (0, 1), value=class_key_logit / scale)
+        of_key = torch.cat([of_key, torch.zeros_like(of_key[:, :1])], dim=1)
+        of_key[0, -1] = 1
+    # Fused kernels want widths that are multiples of 8, and values as wide as keys.
+    spare = -(width + of_key.shape[1]) % 8
+    q = torch.cat([q, F.pad(of_query, (0, spare))], dim=-1)
+    of_key = F.pad(of_key, (0, spare))
+    k = torch.cat([k, of_key.expand(*k.shape[:2], -1, -1)], dim=-1)
+    v = F.pad(v, (0, of_key.shape[1]))
+    return F.scaled_dot_product_attention(q, k, v, scale=scale)[..., :width]
