@@ -206,7 +206,7 @@ def test_positions_of_another_image_size_are_those_of_timm() -> None:
     model = VisionTransformer(image_size=32, **PER_FRAME, **small)
     with torch.no_grad():
         model.pos_embed[:, 1:] = table
-    assert model._position((1, 2, 3))[1][0, :, 0].tolist() == pytest.approx(expected, abs=1e-6)
+    assert model._position((1, 2, 3))[0, :, 0].tolist() == pytest.approx(expected, abs=1e-6)
     loaded = VisionTransformer(image_size=(16, 24), **PER_FRAME, **small)
     assert vf.load_weights(loaded, model.state_dict()).resized == ["pos_embed"]
     assert loaded.pos_embed[0, 1:, 0].tolist() == pytest.approx(expected, abs=1e-6)

@@ -44,8 +44,8 @@ def matches_videomae(names: Iterable[str]) -> bool:
 
 
 def matches_videomae_pretraining(names: Iterable[str]) -> bool:
-    wanted = {"encoder.patch_embed.proj.weight", "encoder.blocks.0.attn.q_bias", "encoder_to_decoder.weight"}
-    return wanted <= set(names)
+    wanted = {"encoder.patch_embed.proj.weight", "encoder.blocks.0.attn.qkv.weight"}
+    return wanted | {"encoder_to_decoder.weight"} <= set(names)
 
 
 def matches_timm(names: Iterable[str]) -> bool:
@@ -73,15 +73,15 @@ def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def convert_videomae_pretraining(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The encoder of VideoMAE's pre-training -> ours, without the head, which it lacks.
+    """The encoder of VideoMAE's pre-training, or of ours -> ours, without the head, which it lacks.
 
     As in the official fine-tuning its last norm, which served the decoder, is left out: that one starts anew.
     """
     found = {name.removeprefix("encoder."): t for name, t in state.items() if name.startswith("encoder.")}
     weight = found.pop("norm.weight")
     del found["norm.bias"]
-    found["fc_norm.weight"], found["fc_norm.bias"] = torch.ones_like(weight), torch.zeros_like(weight)
-    return convert(found)
+    last = {_FINAL_NORM + "weight": torch.ones_like(weight), _FINAL_NORM + "bias": torch.zeros_like(weight)}
+    return {**convert(found), **last}
 
 
 def convert_slowfast(state: dict[str, Tensor]) -> dict[str, Tensor]:

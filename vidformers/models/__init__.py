@@ -4,6 +4,7 @@ from vidformers.models.cpvt import CPVT
 from vidformers.models.crossformer import CrossFormer
 from vidformers.models.gg_transformer import GGTransformer
 from vidformers.models.hiera import Hiera
+from vidformers.models.masked_autoencoder import MaskedAutoencoder
 from vidformers.models.maxvit import MaxViT
 from vidformers.models.msg_transformer import MSGTransformer
 from vidformers.models.mvit import MViT
@@ -25,6 +26,7 @@ __all__ = [
     "Hiera",
     "MSGTransformer",
     "MViT",
+    "MaskedAutoencoder",
     "MaxViT",
     "PVTv2",
     "RevMViT",

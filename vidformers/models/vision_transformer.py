@@ -333,15 +333,30 @@ class VisionTransformer(nn.Module):
 
     def forward_tokens(self, clip: Tensor) -> tuple[Tensor | None, Tensor]:
         """Clip -> class token (B, C) or None, and patches (B, T', H', W', C), not yet normed."""
-        x, grid = self.patch_embed(as_clip(clip, self.in_channels))
+        x, grid = self.embed_patches(clip)
         batch, T = x.shape[0], grid[0]
-        class_position, position = self._position(grid)
-        if position is not None:
-            x = x + position
         if self.attention == "space_only":
             x = x.unflatten(1, (T, -1)).flatten(0, 1)  # (B, T*S, C) -> (B*T, S, C)
+        x = self.run_blocks(x, grid)
+        first = int(self.cls_token is not None)
+        patches = x[:, first:].reshape(batch, *grid, x.shape[-1])
+        if self.cls_token is None:
+            return None, patches
+        # (B, 1, C), or (B*T, 1, C) of space_only, -> (B, C)
+        return x[:, 0].unflatten(0, (batch, -1)).mean(dim=1), patches
+
+    def embed_patches(self, clip: Tensor) -> tuple[Tensor, Grid]:
+        """Clip -> patches with their positions (B, T'*H'*W', C), T-major, and their grid."""
+        x, grid = self.patch_embed(as_clip(clip, self.in_channels))
+        position = self._position(grid)
+        return (x if position is None else x + position), grid
+
+    def run_blocks(self, x: Tensor, grid: Grid) -> Tensor:
+        """Patches (B, N, C) of `grid`, of joint attention also some of them -> tokens (B, [1 +] N, C)."""
         if self.cls_token is not None:
-            class_token = self.cls_token if class_position is None else self.cls_token + class_position
+            class_token: Tensor = self.cls_token
+            if self.pos_embed is not None and self.position_embedding not in FIXED:
+                class_token = class_token + self.pos_embed[:, :1]
             x = torch.cat([class_token.expand(x.shape[0], -1, -1), x], dim=1)
         x = self.pos_drop(x)
         for block in self.blocks:
@@ -349,12 +364,7 @@ class VisionTransformer(nn.Module):
                 x = checkpoint(block, x, grid, use_reentrant=False)
             else:
                 x = block(x, grid)
-        first = int(self.cls_token is not None)
-        patches = x[:, first:].reshape(batch, *grid, x.shape[-1])
-        if self.cls_token is None:
-            return None, patches
-        # (B, 1, C), or (B*T, 1, C) of space_only, -> (B, C)
-        return x[:, 0].unflatten(0, (batch, -1)).mean(dim=1), patches
+        return x
 
     def no_weight_decay(self) -> set[str]:
         """Full names of the position and class embedding parameters."""
@@ -438,23 +448,21 @@ class VisionTransformer(nn.Module):
         has_time = kind == "separable" and T > 1
         self.time_embed = nn.Parameter(torch.zeros(1, T, dim)) if has_time else None
 
-    def _position(self, grid: Grid) -> tuple[Tensor | None, Tensor | None]:
-        """Position embedding of the class token (1, 1, C) and of a grid's patches (1, T*H*W, C), or None."""
+    def _position(self, grid: Grid) -> Tensor | None:
+        """Position embedding of a grid's patches (1, T*H*W, C), or None."""
         if self.pos_embed is None:
-            return None, None
+            return None
         if self.position_embedding in FIXED:
-            return None, resize_joint(self.pos_embed, self.grid, grid)
-        first = int(self.cls_token is not None)
-        class_position = self.pos_embed[:, :1] if first else None
-        patches = self.pos_embed[:, first:]
+            return resize_joint(self.pos_embed, self.grid, grid)
+        patches = self.pos_embed[:, int(self.cls_token is not None) :]
         if self.position_embedding == "joint":
-            return class_position, resize_joint(patches, self.grid, grid)
+            return resize_joint(patches, self.grid, grid)
         patches = resize_spatial(patches, self.grid[1:], grid[1:], antialias=True)
         if self.time_embed is None:
-            return class_position, patches.repeat(1, grid[0], 1)
+            return patches.repeat(1, grid[0], 1)
         # (1, T, 1, C) + (1, 1, S, C) -> (1, T*S, C)
         time = resize_temporal(self.time_embed, grid[0])
-        return class_position, (time[:, :, None] + patches[:, None]).flatten(1, 2)
+        return (time[:, :, None] + patches[:, None]).flatten(1, 2)
 
 
 def _reset_buffers(model: nn.Module, _: Any) -> None:  # a function, for models to be pickled
