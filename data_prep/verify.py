@@ -43,6 +43,9 @@ def check_video(path: str, *, min_frames: int, min_seconds: float) -> Row:
     "unreadable"; the reason to count by, all that was found, and what the video is."""
     try:
         _, local_path = local_video_path(path, "pyav")
+        if not isinstance(local_path, str):
+            detail = "it lies in a shard; verify the videos before they are packed"
+            raise VideoReadError(path, "not a file", detail, "pyav")
         with PyAVReader(path) as reader:
             facts = reader.stream_facts
             row = {

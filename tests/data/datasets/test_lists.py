@@ -13,7 +13,7 @@ from vidformers.engine.build import load_videos
 
 def test_an_unknown_dataset_is_named_with_the_nearest_one(make_cfg, tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"TRAIN.DATASET is 'kinetcs'.*did you mean kinetics.*folder, motion"
+        ValueError, match=r"TRAIN.DATASET is 'kinetcs'.*did you mean kinetics.*folder, webdataset, motion"
     ):
         load_videos(make_cfg("kinetcs", tmp_path), "train")
 
@@ -83,7 +83,7 @@ def test_a_class_file_sets_the_order_of_a_folder(make_cfg, put_videos, tmp_path:
 
 def test_the_readme_lists_every_dataset() -> None:
     text = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
-    table = text.partition("## Datasets")[2].partition("## Configurations")[0]
+    table = text.partition("## Datasets")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE)) == set(DATASETS)
 
 

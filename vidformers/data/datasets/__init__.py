@@ -19,6 +19,7 @@ from vidformers.data.datasets.moments import load_moments
 from vidformers.data.datasets.motion import load_motion
 from vidformers.data.datasets.ssv2 import load_ssv2
 from vidformers.data.datasets.ucf101 import load_ucf101
+from vidformers.data.datasets.webdataset import load_webdataset
 from vidformers.data.records import VideoList
 
 DATASETS: Mapping[str, Callable[..., VideoList]] = {
@@ -33,5 +34,6 @@ DATASETS: Mapping[str, Callable[..., VideoList]] = {
     "mmaction2": load_mmaction2,
     "imagenet": load_imagenet,
     "folder": load_folder,
+    "webdataset": load_webdataset,
     "motion": load_motion,
 }

@@ -15,6 +15,7 @@ from typing import Any
 
 from vidformers.data.paths import path_manager
 from vidformers.data.records import VIDEO_EXTENSIONS, Record
+from vidformers.data.tar_parts import whole_file
 
 
 def find_file(root: str, names: Sequence[str], folders: Sequence[str] = ()) -> str:
@@ -134,14 +135,14 @@ def list_folder(directory: str) -> list[str] | None:
 
 
 def missing_videos(records: Iterable[Record]) -> list[Record]:
-    """The records whose path is not there, by listing each folder once.
+    """The records whose file (or shard) is not there, by listing each folder once.
 
     A folder that cannot be listed is taken to be complete: the reader will tell.
     """
     listings: dict[str, set[str] | None] = {}
     missing = []
     for record in records:
-        directory, name = os.path.split(record.path.rstrip("/"))
+        directory, name = os.path.split(whole_file(record.path).rstrip("/"))
         if directory not in listings:
             entries = list_folder(directory)
             listings[directory] = None if entries is None else set(entries)

@@ -106,7 +106,7 @@ def exit_with(main: Callable[[], int]) -> None:
     """Ends the process with the code that `main` returns, or with 2 and one line if the usage is wrong."""
     try:
         sys.exit(main())
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"{os.path.basename(sys.argv[0])}: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

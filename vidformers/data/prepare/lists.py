@@ -43,10 +43,10 @@ def add_writing_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="count, and write nothing")
 
 
-def load_splits(load: Callable[[str], VideoList]) -> dict[str, VideoList]:
+def load_splits(load: Callable[[str], VideoList], names: Sequence[str] = SPLITS) -> dict[str, VideoList]:
     """{split: its videos}; errors name the script's arguments instead of a run's settings."""
     try:
-        return {split: load(split) for split in SPLITS}
+        return {split: load(split) for split in names}
     except (ValueError, FileNotFoundError) as error:
         text = str(error)
         for key, option in _OPTIONS.items():

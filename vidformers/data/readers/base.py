@@ -10,6 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 
+from vidformers.data.tar_parts import TarPart, split_part, why_not_there
+
 __all__ = [
     "PART_BYTES", "ConvertingReader", "FrameIndices", "VideoReadError", "VideoReader", "check_indices",
     "local_video_path",
@@ -128,13 +130,17 @@ def check_indices(indices: FrameIndices, num_frames: int, path: str) -> np.ndarr
     return array.astype(np.int64)
 
 
-def local_video_path(path: str | os.PathLike[str], backend: str) -> tuple[str, str]:
-    """-> (path as text, local file that exists and is not empty). Raises VideoReadError otherwise."""
+def local_video_path(path: str | os.PathLike[str], backend: str) -> tuple[str, str | TarPart]:
+    """-> (path as text, local file, or part of a local tar file, that exists and is not empty).
+
+    Raises VideoReadError otherwise.
+    """
     from vidformers.data.paths import path_manager
 
     text = os.fspath(path)
+    part = split_part(text)
     try:
-        local = path_manager().get_local_path(text)
+        local = path_manager().get_local_path(part.shard if part else text)
     except Exception as error:  # each path handler raises what its network library raises
         raise VideoReadError(
             text, "missing file", f"the path could not be fetched: {error}", backend
@@ -142,12 +148,22 @@ def local_video_path(path: str | os.PathLike[str], backend: str) -> tuple[str, s
     try:
         size = os.stat(local).st_size
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise VideoReadError(text, "missing file", "there is no such file", backend) from error
+        detail = f"there is no shard '{part.shard}'" if part else "there is no such file"
+        raise VideoReadError(text, "missing file", detail, backend) from error
     except (OSError, ValueError) as error:
         raise VideoReadError(text, "not readable", str(error), backend) from error
     if os.path.isdir(local):
         detail = "it is a directory, not a video file; backend 'frames' reads folders of extracted frames"
         raise VideoReadError(text, "directory", detail, backend)
-    if size == 0:
+    if size == 0 or (part and part.size == 0):
         raise VideoReadError(text, "empty file", "the file has no content (0 bytes)", backend)
-    return text, local
+    if part is None:
+        return text, local
+    part = part._replace(shard=local)
+    try:
+        trouble = why_not_there(part, size)
+    except OSError as error:
+        raise VideoReadError(text, "not readable", str(error), backend) from error
+    if trouble:
+        raise VideoReadError(text, "truncated or damaged", trouble, backend)
+    return text, part

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from vidformers.data.readers.base import FrameIndices, VideoReadError, check_indices, local_video_path
-from vidformers.data.readers.index import all_keys_are_idr
+from vidformers.data.readers.index import all_keys_are_idr, decoder_source
 from vidformers.data.readers.pyav import PyAVReader, StreamFacts
 
 __all__ = ["DecordReader"]
@@ -70,7 +70,7 @@ class DecordReader:
         if facts.codec == "h264" and self._may_seek:
             self._may_seek = all_keys_are_idr(local_path)
         try:
-            self._reader = decord.VideoReader(local_path, num_threads=thread_count)
+            self._reader = decord.VideoReader(decoder_source(local_path), num_threads=thread_count)
         except Exception as error:
             raise self._refuse(f"it cannot open the file ({_brief(error)})") from error
         count = len(self._reader)

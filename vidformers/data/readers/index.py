@@ -10,17 +10,21 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vidformers.data.readers.base import VideoReadError
+from vidformers.data.tar_parts import PartFile, TarPart, open_source
 
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-__all__ = ["PacketIndex", "all_keys_are_idr", "first_video_stream", "open_container", "scan_packets"]
+__all__ = [
+    "PacketIndex", "all_keys_are_idr", "decoder_source", "first_video_stream", "open_container",
+    "scan_packets",
+]  # fmt: skip
 
 _CONTAINER_SIGNATURES = (b"ftyp", b"moov", b"mdat", b"RIFF", b"\x1aE\xdf\xa3", b"FLV", b"OggS", b"0&\xb2u")
 
@@ -51,20 +55,20 @@ class PacketIndex:
     distrust: str
 
 
-def open_container(path: str, local_path: str, backend: str) -> InputContainer:
+def open_container(path: str, local_path: str | TarPart, backend: str) -> InputContainer:
     """Opens a file with FFmpeg's demuxer; VideoReadError says what the file is if it is no video."""
     import av
 
     try:
         # Titles in another encoding are no reason to refuse a video.
-        container = av.open(local_path, metadata_errors="ignore")
+        container = av.open(decoder_source(local_path), metadata_errors="ignore")
     except Exception as error:
-        with open(local_path, "rb") as file:
+        with open_source(local_path) as file:
             head = file.read(16)
+            size = file.seek(0, os.SEEK_END)
         if any(mark in head for mark in _CONTAINER_SIGNATURES):
             detail = f"it begins like a video file but its structure cannot be read ({describe(error)})"
             raise VideoReadError(path, "truncated or damaged", detail, backend) from error
-        size = os.path.getsize(local_path)
         detail = (
             f"its content ({size} bytes, beginning {head!r}) is no known video format ({describe(error)})"
         )
@@ -76,6 +80,11 @@ def open_container(path: str, local_path: str, backend: str) -> InputContainer:
             path, "not a video", f"its content is a still image or text (format {name})", backend
         )
     return container
+
+
+def decoder_source(local_path: str | TarPart) -> Any:
+    """What a decoding library opens: the path of a file, or a part of one as a file object."""
+    return local_path if isinstance(local_path, str) else PartFile(local_path)
 
 
 def first_video_stream(container: InputContainer, path: str, backend: str) -> VideoStream:
@@ -168,11 +177,11 @@ def scan_packets(
     )
 
 
-def all_keys_are_idr(local_path: str) -> bool:
+def all_keys_are_idr(local_path: str | TarPart) -> bool:
     """Whether every H.264 key packet holds an IDR picture, and not the beginning of an intra refresh."""
     import av
 
-    with av.open(local_path, metadata_errors="ignore") as container:
+    with av.open(decoder_source(local_path), metadata_errors="ignore") as container:
         stream = container.streams.video[0]
         extradata = stream.codec_context.extradata or b""
         # avcC extradata begins with version 1 and tells the bytes of each unit's length; Annex B has start

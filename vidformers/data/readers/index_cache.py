@@ -1,9 +1,9 @@
 """Keeps what opening a video found out, so that later epochs neither scan its packets nor count its frames.
 
-One small file a video, in a folder. An entry holds as long as the video's size and modification time stay
-what they were. Entries are written beside their place and renamed into it: any number of processes may use
-one folder, and what they find is a whole entry or none. An entry that is damaged all the same is reported
-once, with a warning, and made anew.
+One small file a video, in a folder. An entry holds as long as the size and modification time of the video
+(for one inside a tar file: of all of that) stay what they were. Entries are written beside their place and
+renamed into it: any number of processes may use one folder, and what they find is a whole entry or none. An
+entry that is damaged all the same is reported once, with a warning, and made anew.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from vidformers.data.readers.index import PacketIndex
+from vidformers.data.tar_parts import TarPart
 
 __all__ = ["CachedIndex", "load_index", "save_index"]
 
@@ -46,7 +47,7 @@ class CachedIndex:
     orientation: tuple[int, int, int, int] | None
 
 
-def load_index(folder: str, local_path: str) -> CachedIndex | None:
+def load_index(folder: str, local_path: str | TarPart) -> CachedIndex | None:
     """The entry of a video file, or None if there is none that fits the file as it is now."""
     place = _place(folder, local_path)
     try:
@@ -84,7 +85,7 @@ def load_index(folder: str, local_path: str) -> CachedIndex | None:
         return None
 
 
-def save_index(folder: str, local_path: str, entry: CachedIndex) -> None:
+def save_index(folder: str, local_path: str | TarPart, entry: CachedIndex) -> None:
     """Writes the entry of a video file. A folder that cannot be written is a warning: reading goes on."""
     place = _place(folder, local_path)
     values = asdict(entry)
@@ -102,18 +103,20 @@ def save_index(folder: str, local_path: str, entry: CachedIndex) -> None:
         warnings.warn(f"the frame index '{place}' cannot be written ({error})", stacklevel=2)
 
 
-def _place(folder: str, local_path: str) -> str:
+def _place(folder: str, local_path: str | TarPart) -> str:
     # 256 folders, because a folder of hundreds of thousands of files is slow on many file systems.
-    name = hashlib.sha256(os.path.abspath(local_path).encode(errors="surrogateescape")).hexdigest()[:32]
+    text = os.path.abspath(local_path if isinstance(local_path, str) else local_path.path)
+    name = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:32]
     return os.path.join(folder, name[:2], name + ".index")
 
 
-def _identity(local_path: str) -> list[int]:
-    status = os.stat(local_path)
+def _identity(local_path: str | TarPart) -> list[int]:
+    status = os.stat(local_path if isinstance(local_path, str) else local_path.shard)
     return [status.st_size, status.st_mtime_ns]
 
 
-def _warn_damaged(place: str, local_path: str, what: str) -> None:
+def _warn_damaged(place: str, local_path: str | TarPart, what: str) -> None:
+    shown = local_path if isinstance(local_path, str) else local_path.path
     warnings.warn(
-        f"the frame index '{place}' of '{local_path}' is damaged ({what}); it is made anew", stacklevel=3
+        f"the frame index '{place}' of '{shown}' is damaged ({what}); it is made anew", stacklevel=3
     )

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from vidformers.data.readers.base import FrameIndices, VideoReadError, check_indices, local_video_path
-from vidformers.data.readers.index import all_keys_are_idr
+from vidformers.data.readers.index import all_keys_are_idr, decoder_source
 from vidformers.data.readers.pyav import PyAVReader, StreamFacts, turn
 
 __all__ = ["TorchCodecReader"]
@@ -72,7 +72,7 @@ class TorchCodecReader:
         self._may_seek = facts.codec != "h264" or all_keys_are_idr(local_path)
         try:
             self._decoder = decoders.VideoDecoder(
-                local_path,
+                decoder_source(local_path),
                 stream_index=facts.stream_index,
                 dimension_order="NHWC",
                 num_ffmpeg_threads=thread_count,
