@@ -8,6 +8,12 @@ import simplejson
 from vidformers.benchmarks.data import as_json, measure_data, report_lines
 
 
+def positive(text: str) -> int:
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"got {text!r}; wanted a whole number above 0")
+    return int(text)
+
+
 def view_counts(text: str) -> tuple[int, int]:
     """5x3 -> (5, 3)"""
     temporal, _, spatial = text.partition("x")
@@ -31,7 +37,7 @@ def run_data(arguments: argparse.Namespace) -> None:
         arguments.json.write_text(simplejson.dumps(as_json(environment, rows), indent=1) + "\n")
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     data = commands.add_parser(
@@ -42,10 +48,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "medians, all contenders interleaved.",
         epilog="example: python tools/benchmark.py data --rounds 9 --json benchmark_data.json",
     )
-    data.add_argument("--rounds", type=int, default=5, help="how often everything is measured (default: 5)")
+    data.add_argument(
+        "--rounds", type=positive, default=5, help="how often everything is measured (default: 5)"
+    )
     data.add_argument("--seconds", type=float, default=10.0, help="length of the videos (default: 10)")
     data.add_argument(
-        "--gops", type=int, nargs="+", default=[12, 250], help="key frame distances (default: 12 250)"
+        "--gops", type=positive, nargs="+", default=[12, 250], help="key frame distances (default: 12 250)"
     )
     data.add_argument(
         "--views",
@@ -59,9 +67,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     data.add_argument("--json", type=Path, metavar="FILE", help="write the measurement there too")
     data.set_defaults(run=run_data)
-    return parser.parse_args(arguments)
+    chosen = parser.parse_args(arguments)
+    try:
+        chosen.run(chosen)
+    except ValueError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":
-    chosen = parse()
-    chosen.run(chosen)
+    main()
