@@ -1,11 +1,14 @@
 import pytest
 import torch
 
+from vidformers import files
 from vidformers.engine.checkpoint import (
     checkpoint_path,
+    keep_last,
     list_checkpoints,
     load_newest_checkpoint,
     save_checkpoint,
+    save_sharded,
 )
 
 
@@ -39,3 +42,48 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         save_checkpoint(path, {"epoch": 1})
     monkeypatch.undo()
     assert torch.load(path, weights_only=True) == {"epoch": 1}
+
+
+def test_a_damaged_newest_one_does_not_take_the_place_of_a_readable_one(tmp_path):
+    for epoch, step in ((1, 0), (2, 0)):
+        save_checkpoint(checkpoint_path(tmp_path, epoch, step), {"epoch": epoch})
+    checkpoint_path(tmp_path, 2).write_bytes(b"damaged")
+    written = checkpoint_path(tmp_path, 1, 3)  # the run went on from epoch 1
+    save_checkpoint(written, {"epoch": 1, "step": 3})
+    keep_last(tmp_path, 1, written=written)
+    path, _ = load_newest_checkpoint(tmp_path)
+    assert path == written and not checkpoint_path(tmp_path, 1).exists()
+    save_checkpoint(checkpoint_path(tmp_path, 2), {"epoch": 2})
+    keep_last(tmp_path, 1, written=checkpoint_path(tmp_path, 2))
+    assert list_checkpoints(tmp_path) == [checkpoint_path(tmp_path, 2)]
+
+
+def test_a_finished_sharded_run_has_a_file_to_test_and_a_folder_to_resume_from(tmp_path):
+    for epoch in range(1, 9):  # whatever order the file system lists them in
+        folder = tmp_path / str(epoch)
+        sharded, whole = (checkpoint_path(folder, epoch, sharded=kind) for kind in (True, False))
+        for path in (sharded, whole) if epoch % 2 else (whole, sharded):
+            save_checkpoint(path / "run.pyth" if path is sharded else path, {"epoch": epoch})
+        assert load_newest_checkpoint(folder)[0] == whole
+        assert load_newest_checkpoint(folder, sharded=True)[0] == sharded
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is")
+def test_a_sharded_checkpoint_takes_the_place_of_a_damaged_one(tmp_path):
+    path = checkpoint_path(tmp_path, 1, sharded=True)
+    path.mkdir()
+    (path / "half").write_text("damaged")
+    save_sharded(path, {"model": {"w": torch.ones(3)}}, {"epoch": 1})
+    assert load_newest_checkpoint(tmp_path)[1] == {"epoch": 1} and not (path / "half").exists()
+
+
+def test_two_processes_may_write_the_same_text_at_the_same_time(tmp_path, monkeypatch):
+    fsync, path = files.os.fsync, tmp_path / "list.json"
+
+    def meanwhile(number):
+        monkeypatch.setattr(files.os, "fsync", fsync)
+        files.write_text_atomically(path, "theirs")
+
+    monkeypatch.setattr(files.os, "fsync", meanwhile)
+    files.write_text_atomically(path, "ours")
+    assert path.read_text() == "ours" and list(tmp_path.iterdir()) == [path]

@@ -12,9 +12,11 @@ import simplejson
 import torch
 
 from vidformers.checkpoints import load_weights
+from vidformers.engine.distributed import process_group
 from vidformers.models import create_model
 
 ROOT = Path(__file__).parents[2]
+TWO_PROCESSES = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 # No dropout and no mixing, whose random numbers are each process's own; batch normalisation would differ too.
 CONFIG = """
 MODEL: {{NAME: mvit_tiny, NUM_CLASSES: 2, ARGS: {{embed_dim: 8}}}}
@@ -165,3 +167,95 @@ def test_three_processes_test_each_video_once(single, data, tmp_path):
 def test_a_batch_that_cannot_be_shared_is_refused(data, tmp_path):
     with pytest.raises(AssertionError, match=r"TRAIN\.BATCH_SIZE=3 .* cannot be shared equally by 2 of them"):
         run(tmp_path / "run", data, 2, "TRAIN.BATCH_SIZE", "3")
+
+
+# Models whose blocks are lists of lists (PVT, Twins), and with statistics of batches that are not sharded.
+SHARDING = """
+import sys, torch
+from tests.models.tiny import tiny, tiny_clip
+from torch.optim.swa_utils import AveragedModel
+from vidformers.engine.distributed import full_state, gathered, process_group, rank, same_buffers_, shard_
+from vidformers.engine.train import moving_average
+
+with process_group("cpu"):
+    for name in ("pvt_tiny", "twins_svt_tiny", "uniformer_tiny"):
+        model = tiny(name)
+        ema = AveragedModel(model, multi_avg_fn=moving_average(0.5), use_buffers=True)
+        for one in (model, ema.module):
+            shard_(one, torch.device("cpu"))
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+        for step in range(2):
+            optimizer.zero_grad()
+            (model(tiny_clip(name) * (1 + rank())) ** 2).sum().backward()
+            optimizer.step()
+            before = {key: value.clone() for key, value in full_state(ema.module).items()}
+            ema.update_parameters(model)
+        now = full_state(model)
+        for key, value in full_state(ema.module).items():
+            wanted = (before[key] + now[key]) / 2 if value.is_floating_point() else value
+            assert torch.allclose(value, wanted, atol=1e-6), (name, key)
+        sums = lambda: gathered([buffer.sum().item() for buffer in model.buffers()])
+        assert name != "uniformer_tiny" or sums()[0] != sums()[1]
+        same_buffers_(model)
+        assert sums()[0] == sums()[1]
+    try:
+        shard_(tiny("rev_mvit_tiny"), torch.device("cpu"))
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_models_of_all_kinds_are_sharded_or_refused(tmp_path):
+    (tmp_path / "sharding.py").write_text(SHARDING)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        [*TWO_PROCESSES, str(tmp_path / "sharding.py")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "TRAIN.SHARD cannot split RevMViT" in result.stdout
+
+
+BAD_LOSS = """
+import os, runpy, sys
+from vidformers.engine.train import Trainer
+step, sys.argv = Trainer.train_step, ["run_net.py", *sys.argv[1:]]
+def train_step(self, *arguments):
+    loss, *rest = step(self, *arguments)
+    return (float("nan") if self.step == 1 and os.environ["RANK"] == "1" else loss), *rest
+Trainer.train_step = train_step
+runpy.run_path({tool!r}, run_name="__main__")
+"""
+
+
+def test_a_bad_loss_in_one_process_stops_all_and_names_the_videos_of_the_step(data, tmp_path):
+    (tmp_path / "run.yaml").write_text(CONFIG.format(data=data, output=tmp_path / "out"))
+    (tmp_path / "bad.py").write_text(BAD_LOSS.format(tool=str(ROOT / "tools" / "run_net.py")))
+    result = subprocess.run(
+        [*TWO_PROCESSES, str(tmp_path / "bad.py"), "--cfg", str(tmp_path / "run.yaml")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )
+    assert result.returncode == 1 and "The training loss became nan at epoch 1, step 2" in result.stderr
+    rows = map(simplejson.loads, (tmp_path / "out" / "log.jsonl").read_text().splitlines())
+    (row,) = (row for row in rows if row["event"] == "bad_loss")
+    assert row["loss"] == "nan" and len(row["videos"]) == 4
+
+
+def test_processes_on_the_cpu_need_no_gpu_of_their_own(monkeypatch):
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "1"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    backends = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.distributed, "init_process_group", backends.append)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    with process_group("cpu"):
+        assert backends == ["gloo"]
+    with pytest.raises(ValueError, match=r"has 1 GPUs; use --nproc_per_node=1"), process_group("auto"):
+        pass

@@ -272,3 +272,9 @@ def test_validation_and_checkpoints_come_when_asked_for(make_cfg):  # noqa: F811
     assert [line["epoch"] for line in lines if line["event"] == "val"] == [3, 4]
     names = {path.name for path in (Path(cfg.OUTPUT_DIR) / "checkpoints").iterdir()}
     assert names == {"best.pyth", "checkpoint_epoch_00002.pyth", "checkpoint_epoch_00004.pyth"}
+
+
+def test_processes_that_found_different_checkpoints_are_stopped(make_cfg, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(train_module, "gathered", lambda place: [place, (5, 0)])
+    with pytest.raises(ValueError, match=r"steps: \(0, 0\), \(5, 0\)\)\. OUTPUT_DIR must be a folder"):
+        make_trainer(make_cfg("run"))

@@ -139,6 +139,22 @@ def test_a_warning_ends_the_run_with_a_checkpoint(straight, number, tmp_path, ti
     assert curve(config) == curve(straight)
 
 
+def test_a_warning_at_the_end_of_an_epoch_does_not_wait_for_the_validation(straight, tmp_path, tiny_dataset):
+    config = make_config(tmp_path / "run", tiny_dataset)
+    config.write_text(config.read_text().replace("CHECKPOINT_STEPS: 1", "CHECKPOINT_STEPS: 0"))
+    stopped = start(config, kill_at="step:8", number=signal.SIGTERM)
+    assert stopped.returncode == 128 + signal.SIGTERM, stopped.stderr
+    checkpoints = config.parent / "out" / "checkpoints"
+    assert (checkpoints / "checkpoint_epoch_00001_step_000004.pyth").is_file()
+    assert not (checkpoints / "best.pyth").exists()
+    again = start(config)
+    assert again.returncode == 0, again.stderr
+    assert curve(config) == curve(straight)
+    for name, tensor in final_weights(straight)["ema"].items():
+        assert torch.equal(final_weights(config)["ema"][name], tensor), name
+    assert final_weights(config)["best"] == final_weights(straight)["best"]
+
+
 def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_it_used(straight, tmp_path, tiny_dataset):
     config = make_config(tmp_path / "run", tiny_dataset)
     assert start(config, kill_at="step:7").returncode == -signal.SIGKILL

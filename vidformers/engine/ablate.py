@@ -54,8 +54,8 @@ def check_ablated_videos(cfg: CfgNode, videos: VideoList) -> None:
     if len(shared) < 2 or len(set(ids)) < len(ids):
         raise ValueError(
             f"ABLATION.COMPARE: {cfg.ABLATION.COMPARE} shares {len(shared)} videos with {videos.source}, "
-            f"whose {len(ids)} videos have {len(set(ids))} names; wanted at least 2 shared ones and each name "
-            "once; try an ablation of the same list"
+            f"whose {len(ids)} videos have {len(set(ids))} names; wanted at least 2 shared ones, and each "
+            "name once; try an ablation of the same list"
         )
 
 

@@ -2,7 +2,7 @@
 
 A file holds plain data and tensors only, so that `torch.load(weights_only=True)` reads it: `model`, `ema` (or
 None), `optimizer` and `scaler` state dicts, `epoch` (finished epochs), `step` (finished steps of the epoch
-begun), `totals` (sums of the log line under way), `best` (validation top-1 or None), `num_classes`,
+begun), `totals` (sums of the log line under way), `best` (best validation score or None), `num_classes`,
 `class_names` (or None), `config` (YAML text) and `vidformers` (the version that wrote it).
 
 A sharded run (TRAIN.SHARD) writes a folder instead: the tensors in torch.distributed.checkpoint's format,
@@ -56,6 +56,7 @@ def save_sharded(path: Path, tensors: dict[str, Any], rest: dict[str, Any]) -> N
     dcp.save(tensors, checkpoint_id=temporary)
     if is_main_process():
         save_checkpoint(temporary / _REST, rest)
+        shutil.rmtree(path, ignore_errors=True)  # one that could not be read
         temporary.rename(path)
     wait_for_all()
 
@@ -91,33 +92,38 @@ def export_sharded(folder: Path, path: Path) -> None:
         whole.unlink(missing_ok=True)
 
 
-def list_checkpoints(folder: Path) -> list[Path]:
-    """The run's checkpoints, oldest first."""
+def list_checkpoints(folder: Path, *, sharded: bool = False) -> list[Path]:
+    """The run's checkpoints, oldest first; of a file and a folder of the same moment the file comes last,
+    with `sharded` the folder. (A sharded run ends with both.)"""
     if not folder.is_dir():
         return []
 
-    def place(path: Path) -> tuple[int, int]:
+    def place(path: Path) -> tuple[int, int, bool]:
         match = _NAME.match(path.name)
         assert match
-        return int(match[1]), int(match[2] or 0)
+        return int(match[1]), int(match[2] or 0), (path.suffix == ".sharded") == sharded
 
     return sorted((path for path in folder.iterdir() if _NAME.match(path.name)), key=place)
 
 
-def keep_last(folder: Path, count: int) -> None:
-    """Delete all but the newest `count` checkpoints of `folder`, and what an interrupted write left."""
-    for path in (*list_checkpoints(folder)[:-count], *folder.glob("*.part")):
+def keep_last(folder: Path, count: int, *, written: Path) -> None:
+    """Delete all but the newest `count` checkpoints up to `written`, and what an interrupted write left.
+
+    A later one than that just written is one that could not be read: it is no reason to delete another.
+    """
+    paths = list_checkpoints(folder)
+    for path in (*paths[: paths.index(written) + 1][:-count], *folder.glob("*.part")):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def load_newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+def load_newest_checkpoint(folder: Path, *, sharded: bool = False) -> tuple[Path, dict[str, Any]] | None:
     """The newest checkpoint in `folder` that can be read, or None when there is none at all.
 
-    A damaged one is named and the one before it is used. Of a sharded one only the rest is read. Raises
-    ValueError when checkpoints exist and none can be read: starting again from nothing would silently throw
-    the run away.
+    A damaged one is named and the one before it is used. Of a sharded one only the rest is read; `sharded`
+    says which of two of the same moment (`list_checkpoints`). Raises ValueError when checkpoints exist and
+    none can be read: starting again from nothing would silently throw the run away.
     """
-    paths = list_checkpoints(folder)
+    paths = list_checkpoints(folder, sharded=sharded)
     for path in reversed(paths):
         try:
             file = path / _REST if path.is_dir() else path

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vidformers.models import RevMViT
+
 
 def world_size() -> int:
     """Number of processes of the run."""
@@ -28,13 +30,22 @@ def is_main_process() -> bool:
 
 
 @contextmanager
-def process_group() -> Iterator[None]:
-    """The group of all processes while the block runs: nccl on CUDA, gloo else. Nothing for one process."""
+def process_group(device: str) -> Iterator[None]:
+    """The group of all processes while the block runs: nccl on CUDA, gloo else. Nothing for one process.
+
+    device: DEVICE of the config. Raises ValueError where there are fewer GPUs than processes.
+    """
     if world_size() == 1:
         yield
         return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    if device != "cpu" and torch.cuda.is_available():
+        local_rank, num_gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local_rank >= num_gpus:
+            raise ValueError(
+                f"torchrun started process {local_rank} (from 0) on this machine, which has {num_gpus} GPUs; "
+                f"use --nproc_per_node={num_gpus}, or DEVICE cpu."
+            )
+        torch.cuda.set_device(local_rank)
         # gloo beside nccl: lists of videos and flags are exchanged by the CPUs
         torch.distributed.init_process_group("cpu:gloo,cuda:nccl")
     else:
@@ -93,7 +104,15 @@ def replicated(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def shard_(model: nn.Module, device: torch.device) -> None:
-    """Split parameters, gradients and optimizer state over the processes (FSDP2), block by block."""
+    """Split parameters, gradients and optimizer state over the processes (FSDP2), block by block.
+
+    Raises ValueError for a reversible model: its backward runs parts of blocks by itself, where no hook of
+    FSDP2 would gather their parameters.
+    """
+    if isinstance(model, RevMViT):
+        raise ValueError(
+            f"TRAIN.SHARD cannot split {type(model).__name__}, whose backward pass is its own; set it False."
+        )
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
@@ -101,9 +120,17 @@ def shard_(model: nn.Module, device: torch.device) -> None:
     for module in reversed(list(model.modules())):  # inner blocks before those that hold them
         if isinstance(module, nn.ModuleList):
             for block in module:
-                if any(True for _ in block.parameters()):
+                # A list of lists: the inner one has had its turn, and cannot be called.
+                if not isinstance(block, nn.ModuleList) and any(True for _ in block.parameters()):
                     fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
+
+
+def same_buffers_(model: nn.Module) -> None:
+    """Give every process the first one's buffers: statistics of batches differ where each takes its own."""
+    if world_size() > 1:
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, 0)
 
 
 def full_state(model: nn.Module) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
+from torch.distributed.checkpoint import CheckpointException
 from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -51,6 +52,7 @@ from vidformers.engine.distributed import (
     largest,
     rank,
     replicated,
+    same_buffers_,
     shard_,
     summed,
     wait_for_all,
@@ -84,7 +86,7 @@ class Trainer:
         self.best: float | None = None
         self.last_epoch_loss = float("nan")
         self.stop_signal = 0
-        resumed = load_newest_checkpoint(self.checkpoints)
+        resumed = load_newest_checkpoint(self.checkpoints, sharded=cfg.TRAIN.SHARD)
         if resumed is not None and not cfg.TRAIN.AUTO_RESUME:
             raise ValueError(
                 f"TRAIN.AUTO_RESUME is False, but {self.checkpoints} holds checkpoints of an earlier run; "
@@ -102,7 +104,7 @@ class Trainer:
         self.ema = None
         if solver.EMA_DECAY:
             self.ema = AveragedModel(
-                self.model, multi_avg_fn=get_ema_multi_avg_fn(solver.EMA_DECAY), use_buffers=True
+                self.model, multi_avg_fn=moving_average(solver.EMA_DECAY), use_buffers=True
             )
         if cfg.TRAIN.SHARD:
             shard_(self.model, self.device)
@@ -141,6 +143,12 @@ class Trainer:
             )
         if resumed is not None:
             self._resume(*resumed)
+        places = gathered((self.epoch, self.step))
+        if len(set(places)) > 1:
+            raise ValueError(
+                f"The processes found different checkpoints in {self.checkpoints} (finished epochs and "
+                f"steps: {', '.join(map(str, places))}). OUTPUT_DIR must be a folder that all share."
+            )
         self.start_epoch = self.epoch
         self.tensorboard = None
         if cfg.TENSORBOARD.ENABLE and is_main_process():
@@ -195,11 +203,11 @@ class Trainer:
                 self.optimizer.load_state_dict(state["optimizer"])
                 if self.ema:
                     self.ema.module.load_state_dict(state.get("ema") or state["model"])
-        except (KeyError, RuntimeError, ValueError) as error:
+        except (KeyError, RuntimeError, ValueError, CheckpointException) as error:
             reason = " ".join(str(error).split())[:300]
             raise ValueError(
-                f"{path} does not fit this run's model ({reason}). Use the config it was written with, or "
-                "another OUTPUT_DIR."
+                f"{path} does not fit this run's model, or is damaged ({reason}). Use the config it was "
+                "written with, or another OUTPUT_DIR; delete it to go on from the one before it."
             ) from error
         if self.ema:
             self.ema.n_averaged.fill_(1)  # 0 would copy the model over the average
@@ -280,8 +288,11 @@ class Trainer:
             torch.manual_seed(_seed(place))
             clips, targets = self._prepare(batch, np.random.default_rng(place))
             loss, hits, gradient_norm = self.train_step(clips, targets)
-            if not math.isfinite(loss):
-                self._stop_for_loss(loss, epoch, step, steps, lr, batch["index"].tolist())
+            if largest(int(not math.isfinite(loss))):
+                # The whole step's: the loss may be bad in one process alone, and all of them stop.
+                parts = gathered((loss, batch["index"].tolist()))
+                bad = next(value for value, _ in parts if not math.isfinite(value))
+                self._stop_for_loss(bad, epoch, step, steps, lr, [i for _, part in parts for i in part])
             self.totals.loss += loss * len(clips)
             self.totals.hits += hits
             self.totals.clips += len(clips)
@@ -315,10 +326,11 @@ class Trainer:
                     mem=f"{values['memory_gb']:.1f}G",
                     eta=tqdm.format_interval(values["eta_seconds"]),
                 )
-            if step + 1 < steps:
-                if cfg.TRAIN.CHECKPOINT_STEPS and (step + 1) % cfg.TRAIN.CHECKPOINT_STEPS == 0:
-                    self.save()
-                self._stop_if_told()
+            every = cfg.TRAIN.CHECKPOINT_STEPS
+            if every and (step + 1) % every == 0 and step + 1 < steps:
+                self.save()
+            # After the last step too: who was warned may not have the time to validate.
+            self._stop_if_told()
         progress.close()
 
     def train_step(self, clips: Tensor, targets: Tensor) -> tuple[float, float, float | None]:
@@ -361,6 +373,7 @@ class Trainer:
         With an average of the weights (SOLVER.EMA_DECAY) that is scored too, and decides which weights are
         the best so far (`checkpoints/best.pyth`).
         """
+        self._same_buffers()
         results = self._validate(self.model)
         text = _scores_text(results)
         score = results.get("map", results["top1"])
@@ -424,6 +437,7 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint of this moment, and delete those beyond TRAIN.KEEP_CHECKPOINTS."""
         path = checkpoint_path(self.checkpoints, self.epoch, self.step, sharded=self.cfg.TRAIN.SHARD)
+        self._same_buffers()
         rest = self._rest()
         if self.cfg.TRAIN.SHARD:
             save_sharded(path, self._sharded_state(), rest)
@@ -438,8 +452,14 @@ class Trainer:
                 },
             )
         if is_main_process() and self.cfg.TRAIN.KEEP_CHECKPOINTS:
-            keep_last(self.checkpoints, self.cfg.TRAIN.KEEP_CHECKPOINTS)
+            keep_last(self.checkpoints, self.cfg.TRAIN.KEEP_CHECKPOINTS, written=path)
         wait_for_all()
+
+    def _same_buffers(self) -> None:
+        """What is scored and saved is one model, and what a resumed run has, the straight one has too."""
+        same_buffers_(self.model)
+        if self.ema:
+            same_buffers_(self.ema.module)
 
     def _rest(self) -> dict:
         """All of a checkpoint but the tensors that may be sharded."""
@@ -638,6 +658,20 @@ def norms_in_fp32(model: nn.Module) -> None:
 def _scores_text(results: dict[str, float]) -> str:
     text = f"top-1 {results['top1']:.2f} %, loss {results['loss']:.3f}"
     return text + (f", mAP {results['map']:.2f} %" if "map" in results else "")
+
+
+def moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
+    """torch's exponential average, for lists in which only some tensors are sharded (buffers never are)."""
+    update = get_ema_multi_avg_fn(decay)
+
+    def average(averages: Sequence[Tensor], tensors: Sequence[Tensor], num_averaged: Tensor | int) -> None:
+        for sharded in (True, False):
+            pairs = list(zip(averages, tensors, strict=True))
+            pairs = [pair for pair in pairs if isinstance(pair[0], DTensor) == sharded]
+            if pairs:
+                update([own for own, _ in pairs], [new for _, new in pairs], num_averaged)
+
+    return average
 
 
 def freeze_(model: nn.Module, prefixes: Sequence[str]) -> None:
