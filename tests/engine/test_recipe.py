@@ -278,3 +278,12 @@ def test_processes_that_found_different_checkpoints_are_stopped(make_cfg, monkey
     monkeypatch.setattr(train_module, "gathered", lambda place: [place, (5, 0)])
     with pytest.raises(ValueError, match=r"steps: \(0, 0\), \(5, 0\)\)\. OUTPUT_DIR must be a folder"):
         make_trainer(make_cfg("run"))
+
+
+def test_the_order_of_an_epoch_under_way_stays(make_cfg):  # noqa: F811
+    trainer = make_trainer(make_cfg("run"))
+    trainer.step = 1
+    trainer.save()
+    assert make_trainer(make_cfg("run")).step == 1
+    with pytest.raises(ValueError, match="that of RNG_SEED 0; with 7 some videos would come twice"):
+        make_trainer(make_cfg("run", "RNG_SEED", "7"))

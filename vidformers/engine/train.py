@@ -180,7 +180,8 @@ class Trainer:
                 "makes a file of a folder) in another OUTPUT_DIR."
             )
         check_class_names(path, state.get("class_names"), self.train_videos.class_names, self.output)
-        changed = _changed_settings(CfgNode.load_cfg(state["config"]), self.cfg)
+        old = CfgNode.load_cfg(state["config"])
+        changed = _changed_settings(old, self.cfg)
         if "SOLVER.OPTIMIZING_METHOD" in changed or "SOLVER.LAYER_DECAY" in changed:
             raise ValueError(
                 f"{path} was written with other optimizer settings ({'; '.join(changed.values())}), whose "
@@ -191,6 +192,12 @@ class Trainer:
             raise ValueError(
                 f"{path} was written within an epoch, with other batches ({'; '.join(changed.values())}). "
                 "Use the old ones until the epoch is finished, or another OUTPUT_DIR."
+            )
+        if self.step and old.get("RNG_SEED") != self.cfg.RNG_SEED:
+            raise ValueError(
+                f"{path} was written within an epoch, whose order is that of RNG_SEED {old.get('RNG_SEED')}; "
+                f"with {self.cfg.RNG_SEED} some videos would come twice. Use the old one until the epoch is "
+                "finished, or another OUTPUT_DIR."
             )
         settings = [
             {key: group[key] for key in group if key != "params"} for group in self.optimizer.param_groups
