@@ -57,7 +57,7 @@ def why_not_there(part: TarPart, num_bytes: int) -> str:
         return f"the shard has {num_bytes} bytes, and this video ends at byte {part.offset + part.size}"
     with open(part.shard, "rb") as file:
         file.seek(max(0, part.offset - tarfile.BLOCKSIZE))
-        block = file.read(tarfile.BLOCKSIZE)
+        block = file.read(min(tarfile.BLOCKSIZE, part.offset))
     try:
         header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except tarfile.TarError as error:

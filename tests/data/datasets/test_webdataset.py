@@ -20,7 +20,7 @@ from data_prep import shards
 from tests.data.video_files import READABLE
 from vidformers.data.datasets.webdataset import read_index, scan_shard
 from vidformers.data.readers import VideoReadError, open_video
-from vidformers.data.tar_parts import PartFile, TarPart, split_part
+from vidformers.data.tar_parts import PartFile, TarPart, split_part, why_not_there
 from vidformers.engine.build import load_videos
 from vidformers.engine.test import test as run_test
 from vidformers.engine.train import Trainer
@@ -123,6 +123,24 @@ def test_a_part_is_a_file_of_its_own(tmp_path: Path) -> None:
     part = split_part(odd)
     assert part == TarPart("/a b/x.tar", 5, 6, "y.tar#512+10/d/c é\n.mp4") and part.path == odd
     assert split_part("/a/x.tar") is None and split_part("/a/take#1+2/x.mp4") is None
+
+
+def test_a_video_is_only_read_where_its_header_is(tmp_path: Path) -> None:
+    files = {"./a.mp4": b"1234", "b.mp4": b"5678", "ä.mp4": b"9", "c" * 120: b"0"}
+    tar = str(pack(tmp_path / "a.tar", files))
+    with tarfile.open(tar) as opened:
+        sound = [TarPart(tar, m.offset_data, m.size, m.name.removeprefix("./")) for m in opened]
+    num_bytes = os.path.getsize(tar)
+    assert [why_not_there(part, num_bytes) for part in sound] == [""] * 4
+    first = sound[0]
+    for part, found in (
+        (first._replace(member="b.mp4"), "the shard has './a.mp4' there; was it replaced"),
+        (first._replace(size=3), "the shard has 4 bytes there; was it replaced"),
+        (first._replace(offset=513), "has no header of a file before byte 513"),
+        (first._replace(offset=0), "has no header of a file before byte 0"),
+    ):
+        assert found in why_not_there(part, num_bytes)
+    assert why_not_there(first, 515) == "the shard has 515 bytes, and this video ends at byte 516"
 
 
 def test_no_file_stays_open(packed: Path, make_cfg: Callable[..., CfgNode]) -> None:
