@@ -30,6 +30,7 @@ def main() -> None:
     from vidformers.engine.build import load_videos
     from vidformers.engine.distributed import is_main_process, process_group
     from vidformers.engine.logs import write_text_atomically
+    from vidformers.engine.pretrain import Pretrainer
     from vidformers.engine.run_report import report
     from vidformers.engine.test import test
     from vidformers.engine.train import Trainer
@@ -51,7 +52,8 @@ def main() -> None:
         raise ValueError(f"OUTPUT_DIR {output} is a file; give a folder.")
     output.mkdir(parents=True, exist_ok=True)
     with process_group(cfg.DEVICE):
-        trainer = Trainer(cfg, *training) if training else None
+        training_class = Pretrainer if cfg.PRETRAIN.ENABLE else Trainer
+        trainer = training_class(cfg, *training) if training else None
         if is_main_process():
             write_text_atomically(output / "config.yaml", cfg.dump())
         if trainer:

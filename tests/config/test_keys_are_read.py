@@ -13,7 +13,7 @@ from vidformers.config.values import leaves
 ROOT = Path(__file__).parents[2]
 # These hold, check or translate keys, which is no use of them.
 NO_USE = {ROOT / "vidformers" / "config" / name for name in ("defaults.py", "checks.py", "pyslowfast.py")}
-SECTIONS = ("SOLVER", "AUG", "MIXUP", "TRAIN", "TENSORBOARD")
+SECTIONS = ("SOLVER", "AUG", "MIXUP", "TRAIN", "PRETRAIN", "TENSORBOARD")
 RECIPE = "tests/engine/test_recipe.py::test_the_key_reaches_what_it_is_for"
 KEY = r"`([A-Z_]+(?:\.[A-Z0-9_]+)+)"
 EXTRA_KEYS = ("MODEL.LOSS_FUNC", "MODEL.FREEZE", "MODEL.COMPILE")

@@ -6,6 +6,7 @@ import pytest
 
 from vidformers.config import load_config
 from vidformers.engine.build import load_videos
+from vidformers.engine.pretrain import Pretrainer
 from vidformers.engine.test import test as run_test
 from vidformers.engine.train import Trainer
 
@@ -27,6 +28,10 @@ def test_trains_and_tests(path, tiny_dataset, tmp_path):
     }
     cfg = load_config(path, [word for pair in settings.items() for word in pair])
     assert load_config(path).TRAIN.DATASET == load_config(path).TEST.DATASET == "motion"
+    if cfg.PRETRAIN.ENABLE:  # what it makes is no classifier to test
+        results = Pretrainer(cfg, load_videos(cfg, "train"), load_videos(cfg, "val")).run()
+        assert results["num_videos"] == 8 and results["loss"] > 0
+        return
     Trainer(cfg, load_videos(cfg, "train"), load_videos(cfg, "val")).run()
     results = run_test(cfg)
     assert results["num_videos"] == 8 and results["num_views"] == cfg.TEST.NUM_ENSEMBLE_VIEWS

@@ -26,6 +26,9 @@ _AT_LEAST_ONE = (
     "ABLATION.NUM_DRAWS",
     "AUG.NUM_SAMPLE",
     "AUG.RE_COUNT",
+    "PRETRAIN.DECODER_DIM",
+    "PRETRAIN.DECODER_DEPTH",
+    "PRETRAIN.DECODER_HEADS",
     "SOLVER.MAX_EPOCH",
     "LOG_PERIOD",
 )
@@ -60,6 +63,7 @@ _FRACTIONS = (
     "MIXUP.SWITCH_PROB",
     "MIXUP.LABEL_SMOOTH_VALUE",
     "DATA.MAX_BAD_VIDEO_FRACTION",
+    "PRETRAIN.MASK_RATIO",
 )
 # Lists of numbers: the lengths they may have.
 _LENGTHS: Mapping[str, tuple[int, ...]] = {
@@ -106,6 +110,7 @@ def check_config(cfg: CfgNode, *, where: Callable[[str], str] = lambda key: "") 
     _check_data(cfg, fail)
     _check_solver(cfg, fail)
     _check_model(cfg, fail, where)
+    _check_pretraining(cfg, fail)
 
 
 Fail = Callable[[str, str], None]
@@ -117,6 +122,26 @@ def _check_ablation(cfg: CfgNode, fail: Fail) -> None:
         fail("ABLATION.PERTURBATIONS", "wanted a list of names, such as ['shuffle', 'reverse']")
     if cfg.ABLATION.NUM_RESAMPLES < 100:
         fail("ABLATION.NUM_RESAMPLES", "wanted at least 100; 10000 for intervals to publish")
+
+
+def _check_pretraining(cfg: CfgNode, fail: Fail) -> None:
+    if not cfg.PRETRAIN.ENABLE:
+        return
+    for key, why in {
+        "TEST.ENABLE": "pre-training makes no classifier that could be tested",
+        "ABLATION.ENABLE": "pre-training makes no classifier that could be tested",
+        "MIXUP.ENABLE": "pre-training has no labels to mix",
+    }.items():
+        if get(cfg, key):
+            fail(key, f"PRETRAIN.ENABLE is True, and {why}; set it to False")
+    if cfg.TRAIN.CHECKPOINT_FILE_PATH:
+        fail(
+            "TRAIN.CHECKPOINT_FILE_PATH", 'PRETRAIN.ENABLE is True, which starts from random weights; set ""'
+        )
+    if cfg.SOLVER.LAYER_DECAY != 1:
+        fail(
+            "SOLVER.LAYER_DECAY", "PRETRAIN.ENABLE is True, which has one rate for all layers; set it to 1.0"
+        )
 
 
 def _check_data(cfg: CfgNode, fail: Fail) -> None:

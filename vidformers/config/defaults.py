@@ -108,6 +108,23 @@ _C.TRAIN.MICRO_BATCHES = 1
 # Split parameters and optimizer state over the processes (FSDP2) instead of copying them to each (DDP).
 _C.TRAIN.SHARD = False
 
+# -------------------------------------------------------- PRETRAIN
+_C.PRETRAIN = CfgNode()
+# Train without labels: the model is a VisionTransformer, and predicts hidden patches (VideoMAE).
+_C.PRETRAIN.ENABLE = False
+# What is hidden: "tube" (the same places in all frames) or "random" (any patches).
+_C.PRETRAIN.MASKING = "tube"
+# Fraction of the patches that is hidden.
+_C.PRETRAIN.MASK_RATIO = 0.9
+# Channels of the decoder, which pre-training alone needs.
+_C.PRETRAIN.DECODER_DIM = 384
+# Blocks of the decoder.
+_C.PRETRAIN.DECODER_DEPTH = 4
+# Attention heads of the decoder.
+_C.PRETRAIN.DECODER_HEADS = 6
+# Predict pixels relative to the mean and the standard deviation of their patch.
+_C.PRETRAIN.NORMALIZE_PIXELS = True
+
 # ------------------------------------------------------------ TEST
 _C.TEST = CfgNode()
 # Test, after training if both are on.
@@ -253,6 +270,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "DATA.ENSEMBLE_METHOD": ("sum", "max"),
     "TRAIN.PRECISION": ("fp32", "bf16", "fp16"),
     "TEST.PRECISION": ("fp32", "bf16", "fp16"),
+    "PRETRAIN.MASKING": ("tube", "random"),
     "AUG.INTERPOLATION": ("bilinear", "bicubic"),
     "AUG.RE_MODE": ("pixel", "rand", "const"),
     "SOLVER.LR_POLICY": ("cosine", "steps_with_relative_lrs"),

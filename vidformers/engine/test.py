@@ -35,7 +35,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
     return torch.autocast(device.type, dtype=AUTOCAST_DTYPES[precision])
 
 
-def _micro_batches(
+def micro_batches(
     videos: Iterator[VideoViews], batch_size: int, to_clips: Callable[[VideoViews, range], Tensor]
 ) -> Iterator[tuple[Tensor, list[tuple[int, int]]]]:
     """Packs the views of consecutive videos: (n, 3, T, H, W) clips and the (video, view) of each."""
@@ -118,7 +118,7 @@ def score_videos(
     was_training = model.training
     model.eval()
     try:
-        for clips, places in _micro_batches(readable_videos(), batch_size, to_clips):
+        for clips, places in micro_batches(readable_videos(), batch_size, to_clips):
             with autocast(device, precision):
                 logits = model(clips)
             if not logits.isfinite().all():

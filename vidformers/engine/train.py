@@ -80,7 +80,7 @@ class Trainer:
         self.loader = build_train_loader(cfg, train_videos)
         self.val_loader = build_test_loader(cfg, val_videos, num_views=1, num_crops=1)
         torch.manual_seed(cfg.RNG_SEED)
-        self.model: nn.Module = build_model(cfg)
+        self.model: nn.Module = self.build()
         self.epoch = self.step = 0
         self.totals = Totals()
         self.best: float | None = None
@@ -157,6 +157,10 @@ class Trainer:
             )
         if not self.step:
             self.failed.forget("train")  # they may have been repaired since
+
+    def build(self) -> nn.Module:
+        """The model to train, with random weights."""
+        return build_model(self.cfg)
 
     @property
     def checkpoints(self) -> Path:
@@ -312,7 +316,7 @@ class Trainer:
                     "epoch": epoch + 1,
                     "step": step + 1,
                     "loss": total_loss / total_clips,
-                    "top1_of_mixed_batches" if self.mixup else "top1": 100 * total_hits / total_clips,
+                    **self.training_scores(total_hits, total_clips),
                     "lr": lr,
                     "gradient_norm": gradient_norm,
                     "videos_per_second": (step + 1 - first) * cfg.TRAIN.BATCH_SIZE / elapsed,
@@ -352,15 +356,11 @@ class Trainer:
         ):
             share = len(some) / len(clips)
             with self._no_reduction(part < parts):
-                with autocast(self.device, self.cfg.TRAIN.PRECISION):
-                    logits = self.step_model(some)
-                # The loss is taken in fp32: half-precision log-softmax loses the small probabilities.
-                part_loss = self.loss(logits.float(), wanted) * share
+                part_loss, part_hits = self.loss_and_hits(some, wanted)
+                part_loss = part_loss * share
                 self.scaler.scale(part_loss).backward()
             loss += part_loss.item()
-            # Of a set of labels one is enough; a video without any cannot be hit.
-            answered = wanted.gather(1, logits.argmax(1, keepdim=True))[:, 0]
-            hits += (answered >= wanted.amax(1).clamp(1e-9)).sum().item()
+            hits += part_hits
         self.scaler.unscale_(self.optimizer)
         norm = None
         if solver.CLIP_GRAD_VAL:
@@ -374,6 +374,20 @@ class Trainer:
             self.ema.update_parameters(self.model)
         return loss, hits, norm
 
+    def loss_and_hits(self, clips: Tensor, targets: Tensor) -> tuple[Tensor, float]:
+        """Mean loss of the clips (B, 3, T, H, W) against targets (B, K), and how many of them are hit."""
+        with autocast(self.device, self.cfg.TRAIN.PRECISION):
+            logits = self.step_model(clips)
+        # The loss is taken in fp32: half-precision log-softmax loses the small probabilities.
+        loss = self.loss(logits.float(), targets)
+        # Of a set of labels one is enough; a video without any cannot be hit.
+        answered = targets.gather(1, logits.argmax(1, keepdim=True))[:, 0]
+        return loss, (answered >= targets.amax(1).clamp(1e-9)).sum().item()
+
+    def training_scores(self, hits: float, clips: float) -> dict[str, float]:
+        """What a line of the log says of the hits among the training clips."""
+        return {"top1_of_mixed_batches" if self.mixup else "top1": 100 * hits / clips}
+
     def validate(self, epoch: int) -> dict[str, float]:
         """Score one view (centre crop) of every validation video; logs and prints top-1, top-5 and loss.
 
@@ -382,15 +396,14 @@ class Trainer:
         """
         self._same_buffers()
         results = self._validate(self.model)
-        text = _scores_text(results)
-        score = results.get("map", results["top1"])
+        text, score = self.verdict(results)
         if self.ema:
             average = self._validate(self.ema.module)
             results |= {
                 f"ema_{key}": average[key] for key in ("top1", "top5", "loss", "map") if key in average
             }
-            text += f"; of the averaged weights {_scores_text(average)}"
-            score = average.get("map", average["top1"])
+            average_text, score = self.verdict(average)
+            text += f"; of the averaged weights {average_text}"
         self.log.write("val", epoch=epoch, train_loss=self.last_epoch_loss, **results)
         if self.tensorboard:
             self.tensorboard.write("val", results, step=self._steps_done(epoch, 0))
@@ -404,16 +417,23 @@ class Trainer:
             self._write_whole(self.checkpoints / BEST)
         return results
 
+    def verdict(self, results: dict[str, float]) -> tuple[str, float]:
+        """A validation in words, and the score by which the best weights are chosen (higher is better)."""
+        return _scores_text(results), results.get("map", results["top1"])
+
+    def _whole(self, model: nn.Module) -> nn.Module:
+        if not self.cfg.TRAIN.SHARD:
+            return model
+        # Every process scores other videos in its own time, which a sharded model does not allow.
+        whole = self.build().to(self.device)
+        whole.load_state_dict(full_state(model))
+        return whole
+
     def _validate(self, model: nn.Module) -> dict[str, float]:
         cfg = self.cfg
-        if cfg.TRAIN.SHARD:
-            # Every process scores other videos in its own time, which a sharded model does not allow.
-            whole = build_model(cfg).to(self.device)
-            whole.load_state_dict(full_state(model))
-            model = whole
         data_time = DataTime()
         predictions, failures = score_videos(
-            model,
+            self._whole(model),
             self.val_loader,
             data_time=data_time,
             num_classes=cfg.MODEL.NUM_CLASSES,
@@ -642,7 +662,7 @@ def start_from_weights(model: nn.Module, path: str, class_names: Sequence[str] |
 def _changed_settings(old: CfgNode, new: CfgNode) -> dict[str, str]:
     """Keys of the model and the solver that differ, each with a text `KEY old -> new`."""
     changed = {}
-    for section in ("MODEL", "SOLVER", "AUG", "MIXUP", "TRAIN"):
+    for section in ("MODEL", "SOLVER", "AUG", "MIXUP", "TRAIN", "PRETRAIN"):
         before, after = dict(old.get(section, {})), dict(new[section])
         for key in sorted(before.keys() | after.keys()):
             if key not in ("ENABLE", "AUTO_RESUME") and before.get(key) != after.get(key):
