@@ -200,15 +200,20 @@ def write_split(videos: VideoList, plan: Sequence[Sequence[Item]], folder: Path)
         os.replace(part, folder)
 
 
-def index_folder(folder: Path) -> int:
-    """Writes the index.json of shards that came without one."""
+def index_folder(folder: Path, *, dry_run: bool) -> int:
+    """Writes the index.json of shards that came without one; says how many videos they hold."""
     from tqdm import tqdm
 
     files = shard_files(str(folder))
     if not files:
         raise FileNotFoundError(f"there is no *{SHARD_SUFFIX} in '{folder}'")
+    if (folder / INDEX_NAME).exists():
+        raise ValueError(
+            f"'{folder / INDEX_NAME}' is there; move it away to have another (without class names)"
+        )
     shards = [scan_shard(str(folder / file)) for file in tqdm(files, unit="shard")]
-    write_text_atomically(folder / INDEX_NAME, write_index_text(shards, None, str(folder)))
+    if not dry_run:
+        write_text_atomically(folder / INDEX_NAME, write_index_text(shards, None, str(folder)))
     print(f"{folder / INDEX_NAME}: {sum(len(s.samples) for s in shards)} videos in {len(shards)} shards")
     return 0
 
@@ -228,7 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="say what would be written and write nothing")
     chosen = parser.parse_args(arguments)
     if chosen.index:
-        return index_folder(Path(chosen.root))
+        return index_folder(Path(chosen.root), dry_run=chosen.dry_run)
     if chosen.out is None:
         raise ValueError("got no folder for the shards; wanted ROOT OUT, or ROOT --index")
     splits = _load(chosen)
@@ -261,6 +266,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows = [(split, record.video_id, record.path) for split, record in missing]
             csv.writer(file, lineterminator="\n").writerows([("split", "video", "path"), *rows])
         print(f"the missing ones are named in {chosen.out / 'missing.csv'}")
+    else:
+        (chosen.out / "missing.csv").unlink(missing_ok=True)
     print(f"add to a run: {_settings(chosen, splits)}")
     return 1 if missing else 0
 

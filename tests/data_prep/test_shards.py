@@ -113,6 +113,11 @@ def test_missing_videos_are_counted_named_and_left_out(
     assert named == ["split,video,path", f"val,{tiny_dataset}/gone.mp4,{tiny_dataset}/gone.mp4"]
     records = load_videos(make_cfg("webdataset", tmp_path / "out"), "val").records
     assert [(Path(r.video_id).name, r.label) for r in records] == [("video_0.mp4", 0), ("video_1.mp4", 1)]
+    (tmp_path / "val.csv").write_text(f"{rows[0]}\n{rows[2]}\n")
+    (tmp_path / "all there").mkdir()
+    (tmp_path / "all there" / "missing.csv").write_text("of an earlier run")
+    assert shards.main([*arguments[:1], str(tmp_path / "all there"), *arguments[2:]]) == 0
+    assert not (tmp_path / "all there" / "missing.csv").exists()
     (tmp_path / "val.csv").write_text(rows[1] + "\n")
     with pytest.raises(FileNotFoundError, match=r"none of the 1 videos .* with --videos"):
         shards.main([str(tmp_path), str(tmp_path / "other"), "--parts", "val"])

@@ -247,7 +247,11 @@ def test_shards_of_the_webdataset_package_are_read(
     ]
     assert the_clips(cfg) == the_clips(make_cfg("kinetics", tiny_dataset))
     assert "3 shards were scanned" in capsys.readouterr().out
+    assert shards.main([str(foreign / "train"), "--index", "--dry-run"]) == 0
+    assert not (foreign / "train" / "index.json").exists()
     assert shards.main([str(foreign / "train"), "--index"]) == 0
+    with pytest.raises(ValueError, match=r"index.json' is there; move it away"):
+        shards.main([str(foreign / "train"), "--index"])
     assert load_videos(cfg, "train").records == scanned.records
     assert "8 videos in 3 shards" in (said := capsys.readouterr().out) and "scanned" not in said
 
