@@ -220,7 +220,7 @@ def test_resuming_names_what_changed_and_refuses_what_cannot(make_cfg, capsys):
     assert {group["weight_decay"] for group in trainer.optimizer.param_groups} == {0.0, 0.7}
     with pytest.raises(ValueError, match=r"SOLVER.OPTIMIZING_METHOD adamw -> sgd"):
         run_training(make_cfg("changed", *two_epochs, "SOLVER.OPTIMIZING_METHOD", "sgd"))
-    with pytest.raises(ValueError, match=r"does not fit this run's model .*size mismatch"):
+    with pytest.raises(ValueError, match=r"does not fit this run's model.*size mismatch"):
         run_training(make_cfg("changed", *two_epochs, "MODEL.NUM_CLASSES", "5"))
     (Path(trainer.cfg.OUTPUT_DIR) / "checkpoints" / "checkpoint_epoch_00002.pyth").write_bytes(b"damaged")
     assert run_test(trainer.cfg)["checkpoint"].endswith("checkpoint_epoch_00001.pyth")
