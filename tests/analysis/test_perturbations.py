@@ -180,7 +180,7 @@ def test_tubelets_of_one_frame_are_refused():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("shufle", "unknown perturbation 'shufle'. Known: .*block_shuffle"),
+        ("shufle", r"unknown perturbation 'shufle' \(did you mean shuffle\?\)\. Known: .*block_shuffle"),
         ("block_shuffle", r"0 arguments; write it as block_shuffle\[k\]"),
         ("block_shuffle[2,3]", "2 arguments"),
         ("block_shuffle[two]", "wrong kind"),

@@ -11,6 +11,7 @@ Legend: T frames of a clip, n units (frames, or tubelets) of a clip.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import math
 import re
@@ -330,8 +331,10 @@ def parse_perturbation(text: str) -> Perturbation:
     kind = match["kind"] if match else text
     if match is None or kind not in KINDS:
         known = "; ".join(f"{k.usage} ({k.meaning})" for k in KINDS.values())
+        guess = difflib.get_close_matches(kind.partition("[")[0], KINDS, n=1)
+        hint = f" (did you mean {KINDS[guess[0]].usage}?)" if guess else ""
         raise ValueError(
-            f"unknown perturbation {text!r}. Known: {known}; 'name@tubelet' moves whole tubelets."
+            f"unknown perturbation {text!r}{hint}. Known: {known}; 'name@tubelet' moves whole tubelets."
         )
     rule = KINDS[kind]
     given = [a.strip() for a in (match["arguments"] or "").split(",")] if match["arguments"] else []
