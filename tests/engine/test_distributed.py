@@ -175,7 +175,7 @@ import sys, torch
 from tests.models.tiny import tiny, tiny_clip
 from torch.optim.swa_utils import AveragedModel
 from vidformers.engine.distributed import full_state, gathered, process_group, rank, same_buffers_, shard_
-from vidformers.engine.train import moving_average
+from vidformers.engine.trained_model import moving_average
 
 with process_group("cpu"):
     for name in ("pvt_tiny", "twins_svt_tiny", "uniformer_tiny"):

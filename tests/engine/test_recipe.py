@@ -13,6 +13,7 @@ from vidformers.engine import train as train_module
 from vidformers.engine.build import load_videos
 from vidformers.engine.test import load_test_weights
 from vidformers.engine.train import Trainer
+from vidformers.engine.trained_model import train_mode_
 
 CLIPS = torch.randn(4, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0))
 TARGETS = torch.eye(2)[[0, 1, 1, 0]]
@@ -195,7 +196,7 @@ def test_without_a_decay_there_is_no_average(make_cfg):  # noqa: F811
 
 def trained_and_still(trainer: Trainer) -> tuple[set[str], set[str]]:
     before = weights(trainer.model)
-    train_module.train_mode_(trainer.model)
+    train_mode_(trainer.model)
     for _ in range(2):
         trainer.train_step(CLIPS, TARGETS)
     after = weights(trainer.model)

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -23,10 +23,9 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 from torch.distributed.checkpoint import CheckpointException
 from torch.distributed.tensor import DTensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 import vidformers
-from vidformers.checkpoints import load_weights
 from vidformers.data.augment import erase_clips_
 from vidformers.data.transforms import normalize_clips
 from vidformers.engine.build import (
@@ -65,6 +64,13 @@ from vidformers.engine.optim import build_optimizer, learning_rate, parameter_gr
 from vidformers.engine.predictions import mean_loss, summarize
 from vidformers.engine.tensorboard import TensorBoardLog
 from vidformers.engine.test import autocast, score_videos
+from vidformers.engine.trained_model import (
+    freeze_,
+    moving_average,
+    norms_in_fp32,
+    start_from_weights,
+    train_mode_,
+)
 
 
 class Trainer:
@@ -634,31 +640,6 @@ class Totals:
     clips: float = 0.0
 
 
-def start_from_weights(model: nn.Module, path: str, class_names: Sequence[str] | None, output: Path) -> None:
-    """Load `path` to fine-tune from; the classifier starts afresh when the number of classes differs.
-
-    If it does not, its classes are compared with those of the videos, `class_names` (`check_class_names`).
-    Raises ValueError when anything but the classifier does not fit: half a backbone is no starting point.
-    """
-    info = load_weights(model, path, strict=False)
-    misfits = [name for name in (*info.missing, *info.unexpected) if not name.startswith("head.")]
-    if misfits:
-        raise ValueError(
-            f"{path} ({info.source}) does not fit the model: {len(misfits)} parameters besides the "
-            f"classifier are missing or left over, such as {', '.join(misfits[:5])}. Set MODEL.NAME and "
-            "MODEL.ARGS to the model that the file was trained as."
-        )
-    if not any(name.startswith("head.") for name in info.missing):
-        check_class_names(path, info.class_names, class_names, output)
-    say(f"Starting from {path} ({info.source}): {len(info.matched)} tensors loaded.")
-    if info.resized:
-        say(f"  resized: {', '.join(sorted(info.resized))}")
-    if info.inflated:
-        say(f"  inflated from images: {', '.join(sorted(info.inflated))}")
-    if info.missing:
-        say(f"  left at random initialisation: {', '.join(sorted(info.missing))}")
-
-
 def _changed_settings(old: CfgNode, new: CfgNode) -> dict[str, str]:
     """Keys of the model and the solver that differ, each with a text `KEY old -> new`."""
     changed = {}
@@ -671,60 +652,9 @@ def _changed_settings(old: CfgNode, new: CfgNode) -> dict[str, str]:
     return changed
 
 
-def norms_in_fp32(model: nn.Module) -> None:
-    """Give every LayerNorm float32 input, as autocast does on CUDA but not on the CPU.
-
-    torch (seen in 2.13) sums the gradient of a LayerNorm's bias in half precision there: with 7000 tokens
-    it is off by 90 %.
-    """
-    for module in model.modules():
-        if isinstance(module, nn.LayerNorm):
-            module.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
-
-
 def _scores_text(results: dict[str, float]) -> str:
     text = f"top-1 {results['top1']:.2f} %, loss {results['loss']:.3f}"
     return text + (f", mAP {results['map']:.2f} %" if "map" in results else "")
-
-
-def moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
-    """torch's exponential average, for lists in which only some tensors are sharded (buffers never are)."""
-    update = get_ema_multi_avg_fn(decay)
-
-    def average(averages: Sequence[Tensor], tensors: Sequence[Tensor], num_averaged: Tensor | int) -> None:
-        for sharded in (True, False):
-            pairs = list(zip(averages, tensors, strict=True))
-            pairs = [pair for pair in pairs if isinstance(pair[0], DTensor) == sharded]
-            if pairs:
-                update([own for own, _ in pairs], [new for _, new in pairs], num_averaged)
-
-    return average
-
-
-def freeze_(model: nn.Module, prefixes: Sequence[str]) -> None:
-    """Exclude from training all parameters whose name starts with one of `prefixes`; "backbone" is all but
-    the classifier. Raises ValueError for a prefix that no parameter has."""
-    names = [name for name, _ in model.named_parameters()]
-    for prefix in prefixes:
-        chosen = [
-            name
-            for name in names
-            if (not name.startswith("head.") if prefix == "backbone" else name.startswith(prefix))
-        ]
-        if not chosen:
-            known = ", ".join(dict.fromkeys(name.partition(".")[0] for name in names))
-            raise ValueError(f"MODEL.FREEZE: no parameter is named {prefix}...; use backbone or {known}.")
-        for name in chosen:
-            model.get_parameter(name).requires_grad_(False)
-
-
-def train_mode_(model: nn.Module) -> None:
-    """Training mode, but for the modules that are wholly frozen: no dropout, and their statistics stay."""
-    model.train()
-    for module in model.modules():
-        parameters = list(module.parameters())
-        if parameters and not any(parameter.requires_grad for parameter in parameters):
-            module.eval()
 
 
 def memory_gb(device: torch.device) -> float:
