@@ -4,11 +4,13 @@ import importlib.util
 import os
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from vidformers.checkpoints.metadata import from_header
 
 # Where the projects at hand put the weights: PySlowFast, ours, mmaction2 and timm, DDP wrappers.
 _STATE_KEYS = ("model_state", "model", "state_dict", "module")
@@ -85,13 +87,37 @@ def _unwrapped(state: Mapping[Any, Any]) -> dict[str, Tensor]:
     return tensors
 
 
+def read_header(path: str) -> dict[str, str]:
+    """The text in the header of a .safetensors file, by its keys. Raises as `read_checkpoint`."""
+    return _from_safetensors(_fetch(path), _header)
+
+
 def _read_safetensors(path: str) -> dict[str, Any]:
+    checkpoint: dict[str, Any] = _from_safetensors(path, _tensors)
+    metadata = from_header(_from_safetensors(path, _header), path)
+    if metadata is not None:  # our own file, so marked as the checkpoint of a run is
+        checkpoint["vidformers"] = metadata.source
+        checkpoint["class_names"] = None if metadata.labels is None else list(metadata.labels)
+    return checkpoint
+
+
+def _tensors(file: Any) -> dict[str, Tensor]:
+    names = file.keys()  # no dictionary: it cannot be iterated over
+    return {name: file.get_tensor(name) for name in names}
+
+
+def _header(file: Any) -> dict[str, str]:
+    return file.metadata() or {}
+
+
+def _from_safetensors(path: str, read: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
     if importlib.util.find_spec("safetensors") is None:
         raise ValueError(f"reading {path} needs the safetensors package: pip install safetensors")
-    from safetensors.torch import load_file
+    from safetensors import safe_open
 
     try:
-        return load_file(path)
+        with safe_open(path, framework="pt") as file:
+            return read(file)
     except Exception as error:
         raise ValueError(f"{path} is not a readable safetensors file ({error})") from None
 

@@ -1,0 +1,105 @@
+"""What a weights file says of itself: its model, how clips are taken from a video, and the classes.
+
+In a .safetensors file it is JSON under the key "vidformers" of the header, which is read without the weights.
+A model that `create_model` made carries the same as `model.metadata`.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from torch import nn
+
+_KEY = "vidformers"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """Which frames and which pixels of a video are tested (docs/protocol.md), named as `TestVideos` does.
+
+    A clip is `num_frames` frames, `sampling_rate` apart at `target_fps` frames a second; there are
+    `num_temporal_views` clips x `num_spatial_crops` crops of `crop_size` pixels after the short side was
+    scaled to `short_side`. Pixels in 0..1 lose `mean` and are divided by `std`, red, green and blue.
+    """
+
+    num_frames: int
+    sampling_rate: int
+    target_fps: float = 30.0
+    temporal_sampling: str = "slowfast"
+    use_offset: bool = True
+    num_temporal_views: int
+    num_spatial_crops: int
+    short_side: int
+    crop_size: int
+    resize_mode: str = "uint8"
+    ensemble_method: str = "sum"
+    mean: tuple[float, float, float] = (0.45, 0.45, 0.45)
+    std: tuple[float, float, float] = (0.225, 0.225, 0.225)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metadata:
+    """`create_model(model_name, **model_arguments)` is the model.
+
+    `protocol`, `labels` (class names in the order of the logits) and `source` (the project whose names the
+    weights had before, as in `LoadInfo`) are None where they are not known.
+    """
+
+    model_name: str
+    model_arguments: dict[str, Any] = field(default_factory=dict)
+    protocol: Protocol | None = None
+    labels: tuple[str, ...] | None = None
+    source: str | None = None
+
+
+def metadata_of(model: nn.Module) -> Metadata | None:
+    """What is known of a model: None if `create_model` did not make it."""
+    found = getattr(model, "metadata", None)
+    return found if isinstance(found, Metadata) else None
+
+
+def to_header(metadata: Metadata) -> dict[str, str]:
+    """The header of a .safetensors file. Raises TypeError for model arguments that are not plain data."""
+    return {"format": "pt", _KEY: json.dumps(asdict(metadata))}
+
+
+def from_header(header: Mapping[str, str] | None, where: str) -> Metadata | None:
+    """Metadata of a header, None where it has none; ValueError, naming the file, if they are broken."""
+    if not header or _KEY not in header:
+        return None
+    try:
+        given = json.loads(header[_KEY])
+        protocol = given.get("protocol")
+        labels = given.get("labels")
+        known = {f.name for f in fields(Metadata)} - {"model_arguments", "protocol", "labels"}
+        return Metadata(
+            model_arguments=_tuples(given.get("model_arguments", {})),
+            protocol=None if protocol is None else Protocol(**_tuples(protocol)),
+            labels=None if labels is None else tuple(map(str, labels)),
+            **{name: given[name] for name in known if name in given},
+        )
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"the metadata of {where} cannot be understood ({error}); they were written by a later version, "
+            "or by hand: convert the original again with tools/convert_checkpoint.py"
+        ) from None
+
+
+def read_metadata(path: str | os.PathLike[str]) -> Metadata | None:
+    """Metadata of a weights file; None for other files than .safetensors, and where there are none.
+
+    Reads the header alone. FileNotFoundError and ValueError as `read_checkpoint`.
+    """
+    from vidformers.checkpoints.read import read_header
+
+    path = os.fspath(path)
+    return from_header(read_header(path), path) if path.endswith(".safetensors") else None
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists, at any depth, as the tuples that they were."""
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
