@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vidformers.layers.attention import attention
+
 
 def relative_index(query_size: int, key_size: int, device: torch.device | None = None) -> Tensor:
     """Table row for each (query, key) position of one axis: long (query_size, key_size).
@@ -135,7 +137,7 @@ def relative_attention(
         bias = F.pad(decomposed_bias(q[:, :, first:], tables, query_grid, key_grid), (first, 0, first, 0))
         if class_key_logit:
             bias = bias + F.pad(bias.new_full((1,), class_key_logit), (0, k.shape[2] - 1))
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
+        return attention(q, k, v, bias, scale)
     terms = relative_terms(q[:, :, first:], tables, query_grid, key_grid)
     places = torch.arange(math.prod(key_grid), device=q.device)
     _, H, W = key_grid
@@ -160,4 +162,4 @@ def relative_attention(
     of_key = F.pad(of_key, (0, spare))
     k = torch.cat([k, of_key.expand(*k.shape[:2], -1, -1)], dim=-1)
     v = F.pad(v, (0, of_key.shape[1]))
-    return F.scaled_dot_product_attention(q, k, v, scale=scale)[..., :width]
+    return attention(q, k, v, None, scale)[..., :width]
