@@ -4,13 +4,13 @@ Every pool maps (B, T, H, W, C) to (B, T', H', W', C): tokens are a channels-las
 need not be folded into the batch and nothing is permuted in memory. All pad kernel // 2 on both sides.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidformers.layers.conv import channels_last_gradient_is_wrong
+from vidformers.layers.depthwise import depthwise_conv3d
 from vidformers.layers.sizes import Grid, conv_output_size, triple
 
 
@@ -37,14 +37,12 @@ class ConvPool(nn.Conv3d):
         )
 
     def forward(self, volume: Tensor) -> Tensor:
-        channels = volume.shape[-1]
-        # Heads are the slow part of the channel axis: tiling the weights gives each head the same ones.
-        weight = self.weight.repeat(channels // self.in_channels, 1, 1, 1, 1)
-        x = volume.permute(0, 4, 1, 2, 3)  # (B, T, H, W, C) -> (B, C, T, H, W), no copy
-        if channels_last_gradient_is_wrong(x):
-            x = x.contiguous()
-        x = F.conv3d(x, weight, None, self.stride, self.padding, groups=channels)
-        return x.permute(0, 2, 3, 4, 1)
+        stride, padding = triple(self.stride), half(self.kernel_size)
+        return depthwise_conv3d(volume, self.weight_of_heads(volume.shape[-1]), stride, padding)
+
+    def weight_of_heads(self, channels: int) -> Tensor:
+        """(channels, 1, kt, kh, kw): heads are the slow part of the channel axis."""
+        return self.weight.repeat(channels // self.in_channels, 1, 1, 1, 1)
 
 
 class MaxPool(nn.Module):
@@ -52,20 +50,20 @@ class MaxPool(nn.Module):
 
     def __init__(self, kernel: Sequence[int], stride: Sequence[int]):
         super().__init__()
-        self.kernel, self.stride = triple(kernel), triple(stride)
-        self.padding = half(kernel)
+        self.kernel_size, self.stride = triple(kernel), triple(stride)
 
-    def forward(self, volume: Tensor) -> Tensor:
-        if self.kernel[0] == self.stride[0] == 1:
+    def forward(self, volume: Tensor, stride: Grid | None = None) -> Tensor:
+        stride, padding = stride or self.stride, half(self.kernel_size)
+        if self.kernel_size[0] == stride[0] == 1:
             # The 2D kernel keeps channels last and is several times faster than the 3D one on CPU.
             frames = volume.flatten(0, 1).permute(0, 3, 1, 2)  # (B, T, H, W, C) -> (B*T, C, H, W)
-            frames = F.max_pool2d(frames, self.kernel[1:], self.stride[1:], self.padding[1:])
+            frames = F.max_pool2d(frames, self.kernel_size[1:], stride[1:], padding[1:])
             return frames.permute(0, 2, 3, 1).unflatten(0, volume.shape[:2])
-        x = F.max_pool3d(volume.permute(0, 4, 1, 2, 3), self.kernel, self.stride, self.padding)
+        x = F.max_pool3d(volume.permute(0, 4, 1, 2, 3), self.kernel_size, stride, padding)
         return x.permute(0, 2, 3, 4, 1)
 
     def extra_repr(self) -> str:
-        return f"kernel={self.kernel}, stride={self.stride}"
+        return f"kernel={self.kernel_size}, stride={self.stride}"
 
 
 class AvgPool(nn.Module):
@@ -73,27 +71,62 @@ class AvgPool(nn.Module):
 
     def __init__(self, kernel: Sequence[int], stride: Sequence[int]):
         super().__init__()
-        self.kernel, self.stride = triple(kernel), triple(stride)
+        self.kernel_size, self.stride = triple(kernel), triple(stride)
 
-    def forward(self, volume: Tensor) -> Tensor:
+    def forward(self, volume: Tensor, stride: Grid | None = None) -> Tensor:
         x = volume.permute(0, 4, 1, 2, 3)  # (B, T, H, W, C) -> (B, C, T, H, W)
         # Padded by hand: avg_pool3d refuses maps smaller than its kernel even where its own padding would do.
-        kt, kh, kw = half(self.kernel)
+        kt, kh, kw = half(self.kernel_size)
         x = F.pad(x, (kw, kw, kh, kh, kt, kt))
         if x.device.type == "cpu":  # where torch has no avg_pool3d in half precision
             x = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-        x = F.avg_pool3d(x, self.kernel, self.stride).to(volume.dtype)
+        x = F.avg_pool3d(x, self.kernel_size, stride or self.stride).to(volume.dtype)
         return x.permute(0, 2, 3, 4, 1)
 
     def extra_repr(self) -> str:
-        return f"kernel={self.kernel}, stride={self.stride}"
+        return f"kernel={self.kernel_size}, stride={self.stride}"
 
 
-def pool_tokens(x: Tensor, grid: Grid, pool: nn.Module, class_token: bool) -> tuple[Tensor, Grid]:
+def pool_tokens(
+    x: Tensor, grid: Grid, pool: Callable[[Tensor], Tensor], class_token: bool
+) -> tuple[Tensor, Grid]:
     """(B, [1 +] T*H*W, C) -> (B, [1 +] T'*H'*W', C) and the new grid; a class token passes unpooled."""
-    patches = x[:, 1:] if class_token else x
+    # Split and not sliced: the backward pass of each slice would fill and add a tensor of x's size.
+    token, patches = x.split((1, x.shape[1] - 1), dim=1) if class_token else (None, x)
     volume = pool(patches.unflatten(1, grid))
     pooled = volume.flatten(1, 3)
-    if class_token:
-        pooled = torch.cat([x[:, :1], pooled], dim=1)
+    if token is not None:
+        pooled = torch.cat([token, pooled], dim=1)
     return pooled, (volume.shape[1], volume.shape[2], volume.shape[3])
+
+
+def positions_read(size: int, kernel: int, stride: int) -> list[int]:
+    """The positions of one axis that a pool reads, in order: all, unless it strides past some.
+
+    On the others a pool need not be given values. What it reads lies in runs as long as the kernel, so the
+    same pool with a stride of `kernel` over these positions alone gives the same outputs: the first run lacks
+    what is padding, as the last does.
+    """
+    if stride <= kernel:
+        return list(range(size))
+    first = -(kernel // 2)
+    outputs = (size - 2 * first - kernel) // stride + 1
+    read = [first + i * stride + tap for i in range(outputs) for tap in range(kernel)]
+    return [position for position in read if 0 <= position < size]
+
+
+def stride_over_read(kernel: Sequence[int], stride: Sequence[int]) -> Grid:
+    """The strides of a pool that is given the `positions_read` alone."""
+    return triple([min(k, s) for k, s in zip(kernel, stride, strict=True)])
+
+
+def pool_pair(volume: Tensor, first: nn.Module, second: nn.Module, stride: Grid) -> Tensor:
+    """Two pools of the same kind and kernel, each over its half of the channels, in one pass.
+
+    (B, T, H, W, 2C) -> (B, T', H', W', 2C): keys and values side by side.
+    """
+    if isinstance(first, ConvPool) and isinstance(second, ConvPool):
+        channels = volume.shape[-1] // 2
+        weight = torch.cat([first.weight_of_heads(channels), second.weight_of_heads(channels)])
+        return depthwise_conv3d(volume, weight, stride, half(first.kernel_size))
+    return first(volume, stride)

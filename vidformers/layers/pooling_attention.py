@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -13,11 +14,14 @@ from vidformers.layers.pooling import (
     ConvPool,
     MaxPool,
     needs_pooling,
+    pool_pair,
     pool_tokens,
     pooled_grid,
+    positions_read,
+    stride_over_read,
 )
 from vidformers.layers.rel_pos import relative_attention
-from vidformers.layers.sizes import Grid
+from vidformers.layers.sizes import Grid, triple
 
 POOL_MODES = ("conv", "conv_unshared", "avg", "max")
 
@@ -94,6 +98,8 @@ class PoolingAttention(nn.Module):
         pooled_dim = dim if pool_first else dim_out
         if pool_mode != "conv_unshared":
             pooled_dim = pooled_dim // num_heads
+        self.kv_kernel: Grid | None = None  # where keys and values are pooled
+        self.kv_stride: Grid | None = None
         self.query_grid = self.key_grid = grid
         for name, kernel, stride in (
             ("q", q_kernel, q_stride),
@@ -112,6 +118,7 @@ class PoolingAttention(nn.Module):
                     self.query_grid = pooled_grid(grid, kernel, stride)
                 else:
                     self.key_grid = pooled_grid(grid, kernel, stride)
+                    self.kv_kernel, self.kv_stride = triple(kernel), triple(stride)
             self.register_module(f"pool_{name}", pool)
             self.register_module(f"norm_{name}", norm)
 
@@ -127,10 +134,10 @@ class PoolingAttention(nn.Module):
             v, _ = self._pool(x, grid, self.pool_v, self.norm_v)
             q, k, v = self.q(q), self.k(k), self.v(v)
         else:
-            q, k, v = self.qkv(x).chunk(3, dim=-1) if self.fused_qkv else (self.q(x), self.k(x), self.v(x))
+            read, read_grid = self._read_by_keys(x, grid)
+            q, keys_and_values = self._project(x, read)
             q, query_grid = self._pool(q, grid, self.pool_q, self.norm_q)
-            k, key_grid = self._pool(k, grid, self.pool_k, self.norm_k)
-            v, _ = self._pool(v, grid, self.pool_v, self.norm_v)
+            k, v, key_grid = self._pool_keys_and_values(keys_and_values, read_grid)
 
         # (B, N, heads*d) -> (B, heads, N, d)
         q, k, v = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (q, k, v))
@@ -139,7 +146,8 @@ class PoolingAttention(nn.Module):
             if self.residual_class_token:
                 out = out + q
             else:
-                out = torch.cat([out[:, :, :1], out[:, :, 1:] + q[:, :, 1:]], dim=2)
+                of_patches = F.pad(q.new_ones(1, 1, q.shape[2] - 1, 1), (0, 0, 1, 0))
+                out = torch.addcmul(out, q, of_patches)
         out = out.transpose(1, 2).flatten(2)  # (B, heads, N, d) -> (B, N, heads*d)
         return self.proj_drop(self.proj(out)), query_grid
 
@@ -147,15 +155,58 @@ class PoolingAttention(nn.Module):
         """Tokens of the query's width, pooled and normed as it is: for a skip connection (Rev-MViT)."""
         return self._pool(x, grid, self.pool_q, self.norm_q)
 
+    def _read_by_keys(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+        """The tokens that the pools of keys and values read, and their grid; the rest is never projected."""
+        if self.kv_kernel is None or self.kv_stride is None:
+            return x, grid
+        t, h, w = (
+            positions_read(n, k, s) for n, k, s in zip(grid, self.kv_kernel, self.kv_stride, strict=True)
+        )
+        read_grid = (len(t), len(h), len(w))
+        if read_grid == grid:
+            return x, grid
+        _, H, W = grid
+        t_at, h_at, w_at = (torch.tensor(at, device=x.device) for at in (t, h, w))
+        index = ((t_at[:, None, None] * H + h_at[:, None]) * W + w_at).flatten()
+        if self.class_token:
+            index = F.pad(index + 1, (1, 0))
+        return x[:, index], read_grid
+
+    def _project(self, x: Tensor, read: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries of all tokens, (B, N, dim_out); keys and values of those read, (B, N', 2*dim_out)."""
+        if not self.fused_qkv:
+            return self.q(x), torch.cat([self.k(read), self.v(read)], dim=-1)
+        width = self.proj.in_features
+        if type(self.qkv) is not nn.Linear:  # a quantised one, for instance, which can only be called
+            return self.qkv(x)[..., :width], self.qkv(read)[..., width:]
+        of_query, of_rest = self.qkv.weight.split((width, 2 * width))
+        bias_of_query, bias_of_rest = (
+            (None, None) if self.qkv.bias is None else self.qkv.bias.split((width, 2 * width))
+        )
+        return F.linear(x, of_query, bias_of_query), F.linear(read, of_rest, bias_of_rest)
+
+    def _pool_keys_and_values(self, both: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Grid]:
+        """(B, [1 +] N, 2*dim_out) of the tokens read -> k and v (B, [1 +] N', dim_out) and their grid."""
+        if self.pool_k is not None and self.pool_v is not None:
+            assert self.kv_kernel is not None and self.kv_stride is not None
+            stride = stride_over_read(self.kv_kernel, self.kv_stride)
+            pool = partial(pool_pair, first=self.pool_k, second=self.pool_v, stride=stride)
+            both, grid = pool_tokens(both, grid, pool, self.class_token)
+        k, v = both.chunk(2, dim=-1)
+        return self._norm(k, self.norm_k), self._norm(v, self.norm_v), grid
+
     def _pool(
         self, x: Tensor, grid: Grid, pool: nn.Module | None, norm: nn.LayerNorm | None
     ) -> tuple[Tensor, Grid]:
         if pool is not None:
             x, grid = pool_tokens(x, grid, pool, self.class_token)
-        if norm is not None:
-            # (B, N, C) -> (B, N, heads, d): each head is normalised by itself, with the same weights
-            x = norm(x.unflatten(-1, (-1, norm.normalized_shape[0]))).flatten(2)
-        return x, grid
+        return self._norm(x, norm), grid
+
+    def _norm(self, x: Tensor, norm: nn.LayerNorm | None) -> Tensor:
+        if norm is None:
+            return x
+        # (B, N, C) -> (B, N, heads, d): each head is normalised by itself, with the same weights
+        return norm(x.unflatten(-1, (-1, norm.normalized_shape[0]))).flatten(2)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, query_grid: Grid, key_grid: Grid) -> Tensor:
         class_key_logit = math.log(key_grid[0]) if self.class_token_log_frames else 0.0
