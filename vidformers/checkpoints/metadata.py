@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-_KEY = "vidformers"
+KEY = "vidformers"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,17 +60,22 @@ def metadata_of(model: nn.Module) -> Metadata | None:
     return found if isinstance(found, Metadata) else None
 
 
+def to_json(metadata: Metadata) -> str:
+    """All of it as JSON. Raises TypeError for model arguments that are not plain data."""
+    return json.dumps(asdict(metadata))
+
+
 def to_header(metadata: Metadata) -> dict[str, str]:
-    """The header of a .safetensors file. Raises TypeError for model arguments that are not plain data."""
-    return {"format": "pt", _KEY: json.dumps(asdict(metadata))}
+    """The header of a .safetensors file. Raises as `to_json`."""
+    return {"format": "pt", KEY: to_json(metadata)}
 
 
 def from_header(header: Mapping[str, str] | None, where: str) -> Metadata | None:
     """Metadata of a header, None where it has none; ValueError, naming the file, if they are broken."""
-    if not header or _KEY not in header:
+    if not header or KEY not in header:
         return None
     try:
-        given = json.loads(header[_KEY])
+        given = json.loads(header[KEY])
         protocol = given.get("protocol")
         labels = given.get("labels")
         known = {f.name for f in fields(Metadata)} - {"model_arguments", "protocol", "labels"}

@@ -24,6 +24,7 @@ from vidformers.layers.peg import PositionalEncodingGenerator
 from vidformers.layers.pyramid import PyramidBlock, clip_of_side, drop_path_rates
 from vidformers.layers.sizes import Grid, triple
 from vidformers.models.registry import register_model
+from vidformers.models.video_classifier import VideoClassifier, feature
 
 
 class JointAttention(GroupAttention):
@@ -54,7 +55,7 @@ class PatchEmbed(nn.Module):
         return volume.flatten(2).transpose(1, 2), triple(volume.shape[2:])
 
 
-class CPVT(nn.Module):
+class CPVT(VideoClassifier):
     """Conditional position encoding vision transformer for clips and for images.
 
     forward: clip (B, in_channels, T, H, W), float, normalised, or images (B, in_channels, H, W) = clips of
@@ -150,6 +151,8 @@ class CPVT(nn.Module):
             )
             for rate in drop_path_rates(drop_path_rate, [depth])[0]
         )
+        cell = (tubelet_size, patch_size, patch_size)
+        self.feature_info = [feature(f"blocks.{depth - 1}", embed_dim, cell)]
         self.peg = PositionalEncodingGenerator(embed_dim, peg_kernel)
         self.norm = nn.LayerNorm(embed_dim, eps=norm_eps)
         self.head = ClassifierHead(embed_dim, num_classes, head_dropout_rate)

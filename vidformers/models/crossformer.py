@@ -28,6 +28,7 @@ from vidformers.layers.position_bias import DynamicBias
 from vidformers.layers.pyramid import drop_path_rates, stage_layer_id
 from vidformers.layers.sizes import Grid, triple
 from vidformers.models.registry import register_model
+from vidformers.models.video_classifier import MeanClassifier, stage_info
 
 PAD_SIDES = ("end", "both")
 
@@ -192,7 +193,7 @@ class CrossFormerStage(nn.Module):
         return x if self.downsample is None else self.downsample(x)
 
 
-class CrossFormer(nn.Module):
+class CrossFormer(MeanClassifier):
     """CrossFormer and CrossFormer++ for clips and for images.
 
     forward: clip (B, in_channels, T, H, W), float, normalised, or images (B, in_channels, H, W) = clips of
@@ -315,6 +316,7 @@ class CrossFormer(nn.Module):
                     blocks, None if is_last else CrossScaleMerging(dim, merge_kernels[i], norm_eps)
                 )
             )
+        self.feature_info = stage_info("layers.{stage}.blocks.{block}", dims, depths, first=patch_stride)
         self.norm = nn.LayerNorm(dims[-1], eps=norm_eps)
         self.head = ClassifierHead(dims[-1], num_classes, head_dropout_rate)
         self.reset_parameters()

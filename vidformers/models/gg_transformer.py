@@ -30,6 +30,7 @@ from vidformers.layers.sizes import triple
 from vidformers.layers.stage import Stage
 from vidformers.models.registry import register_model
 from vidformers.models.swin import PatchMerging, SwinPatchEmbed
+from vidformers.models.video_classifier import MeanClassifier, stage_info
 
 
 class GlanceGaze(nn.Module):
@@ -95,7 +96,7 @@ class Block(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
-class GGTransformer(nn.Module):
+class GGTransformer(MeanClassifier):
     """GG-Transformer for clips and for images.
 
     forward: clip (B, in_channels, T, H, W), float, normalised, or images (B, in_channels, H, W) = clips of
@@ -180,6 +181,7 @@ class GGTransformer(nn.Module):
             ]
             merge = PatchMerging(dim // 2, norm_eps) if i else None
             self.stages.append(Stage(blocks, merge=merge, activation_checkpointing=activation_checkpointing))
+        self.feature_info = stage_info("stages.{stage}.blocks.{block}", embed_dims, depths, first=patch_size)
         self.norm = nn.LayerNorm(embed_dims[-1], eps=norm_eps)
         self.head = ClassifierHead(embed_dims[-1], num_classes, head_dropout_rate)
         self.reset_parameters()

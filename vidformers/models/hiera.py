@@ -37,6 +37,7 @@ from vidformers.layers.patch_embed import PatchEmbed
 from vidformers.layers.position import resize_joint, resize_spatial, resize_temporal
 from vidformers.layers.sizes import Grid, triple
 from vidformers.models.registry import register_model
+from vidformers.models.video_classifier import VideoClassifier, feature
 
 POSITION_EMBEDDINGS = ("joint", "separable")
 
@@ -131,7 +132,7 @@ class HieraBlock(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
-class Hiera(nn.Module):
+class Hiera(VideoClassifier):
     """Hiera, for clips and for images.
 
     forward: clip (B, in_channels, T, H, W), float, normalised, or images (B, in_channels, H, W) = clips of
@@ -157,6 +158,8 @@ class Hiera(nn.Module):
 
     Raises ValueError, saying what would work, for arguments that do not go together.
     """
+
+    head: ClassifierHead
 
     def __init__(
         self,
@@ -230,8 +233,9 @@ class Hiera(nn.Module):
         else:
             self.pos_embed = nn.Parameter(torch.zeros(1, T * H * W, embed_dim))
 
-        dim, window = embed_dim, mask_unit_size
+        dim, window, token = embed_dim, mask_unit_size, triple(patch_stride)
         self.blocks = nn.ModuleList()
+        self.feature_info = []
         for stage, depth in enumerate(stages):
             for i in range(depth):
                 starts = stage > 0 and i == 0
@@ -251,6 +255,8 @@ class Hiera(nn.Module):
                 dim = embed_dim * 2**stage
                 if pools:
                     window = triple([w // s for w, s in zip(window, q_stride, strict=True)])
+                    token = triple([n * s for n, s in zip(token, q_stride, strict=True)])
+            self.feature_info.append(feature(f"blocks.{len(self.blocks) - 1}", dim, token))
         self.norm = nn.LayerNorm(dim, eps=norm_eps)
         self.head = ClassifierHead(dim, num_classes, head_dropout_rate)
         self.reset_parameters()

@@ -28,6 +28,7 @@ from vidformers.layers.pyramid import drop_path_rates, stage_layer_id
 from vidformers.layers.sizes import triple
 from vidformers.layers.stage import Stage
 from vidformers.models.registry import register_model
+from vidformers.models.video_classifier import MeanClassifier, stage_info
 
 
 def same_conv(
@@ -217,7 +218,7 @@ class PreLogitsHead(nn.Module):
         return self.projection(self.dropout(torch.tanh(self.pre_logits(self.norm(x)))))
 
 
-class MaxViT(nn.Module):
+class MaxViT(MeanClassifier):
     """MaxViT for clips and for images.
 
     forward: clip (B, in_channels, T, H, W), float, normalised, or images (B, in_channels, H, W) = clips of
@@ -242,6 +243,8 @@ class MaxViT(nn.Module):
 
     Raises ValueError, saying what would work, for arguments that do not go together.
     """
+
+    head: PreLogitsHead
 
     def __init__(
         self,
@@ -320,6 +323,8 @@ class MaxViT(nn.Module):
             ]
             self.stages.append(Stage(blocks, activation_checkpointing=activation_checkpointing))
             dim = dim_out
+        first = (temporal_stride, 4, 4)
+        self.feature_info = stage_info("stages.{stage}.blocks.{block}", embed_dims, depths, first=first)
         self.head = PreLogitsHead(dim, pre_logits_dim or dim, num_classes, head_dropout_rate, norm_eps)
         self.reset_parameters()
 
@@ -346,6 +351,9 @@ class MaxViT(nn.Module):
         if part == "stages":
             return stage_layer_id(int(rest[0]), int(rest[2]), self.depths)
         return self.num_layers + 1
+
+    def _classified_features(self) -> int:
+        return self.head.pre_logits.out_features
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

@@ -31,6 +31,7 @@ from vidformers.layers.position_bias import TableBias
 from vidformers.layers.pyramid import drop_path_rates, stage_layer_id
 from vidformers.layers.sizes import Grid, triple
 from vidformers.models.registry import register_model
+from vidformers.models.video_classifier import VideoClassifier, stage_info
 
 
 @dataclass(frozen=True)
@@ -243,7 +244,7 @@ class MessengerStage(nn.Module):
         return Layout(size, window, windows, group_mask(size, window, device=device), logit, shuffle)
 
 
-class MSGTransformer(nn.Module):
+class MSGTransformer(VideoClassifier):
     """MSG-Transformer for clips and for images.
 
     forward: clip (B, in_channels, T, H, W), float, normalised, or images (B, in_channels, H, W) = clips of
@@ -353,6 +354,7 @@ class MSGTransformer(nn.Module):
                     log_frames=messenger_log_frames,
                 )
             )
+        self.feature_info = stage_info("layers.{stage}.blocks.{block}", dims, depths, first=patch_stride)
         self.norm = nn.LayerNorm(dims[-1], eps=norm_eps)
         self.head = ClassifierHead(dims[-1], num_classes, head_dropout_rate)
         self.reset_parameters()

@@ -1,19 +1,24 @@
 """What MViT and Rev-MViT share: PySlowFast's absolute position embeddings and its initialisation."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vidformers.layers.head import ClassifierHead
 from vidformers.layers.initialise import reset_slowfast
+from vidformers.layers.mlp import Mlp
+from vidformers.layers.patch_embed import PatchEmbed
+from vidformers.layers.pooling_attention import PoolingAttention
 from vidformers.layers.position import resize_joint, sincos_3d
-from vidformers.layers.sizes import Grid
+from vidformers.layers.sizes import Grid, triple
+from vidformers.models.video_classifier import VideoClassifier, feature
 
 POSITION_EMBEDDINGS = ("none", "joint", "separable", "sincos")
 
 
-class MViTBase(nn.Module):
+class MViTBase(VideoClassifier):
     """Base class and not a layer, because PySlowFast names these parameters as the model's own.
 
     A model sets the attributes below before it calls `_add_position_embedding` and `reset_parameters`.
@@ -23,7 +28,31 @@ class MViTBase(nn.Module):
     position_embedding: str
     rel_pos_zero_init: bool
     head: ClassifierHead
+    patch_embed: PatchEmbed
+    norm: nn.LayerNorm
     head_init_scale: float
+
+    @property
+    def feature_info(self) -> list[dict[str, Any]]:  # type: ignore[override]
+        """See `VideoClassifier`; a stage is the blocks of one grid; of two streams, one counts."""
+        found: list[dict[str, Any]] = []
+        grid, token = self.grid, triple(self.patch_embed.proj.stride)
+        for name, module in self.named_modules():
+            if not isinstance(module, PoolingAttention):
+                continue
+            block = name.removesuffix(".attn").removesuffix(".F")
+            shrinks = module.query_grid != grid
+            steps = [round(old / new) for old, new in zip(grid, module.query_grid, strict=True)]
+            grid, token = module.query_grid, triple([n * s for n, s in zip(token, steps, strict=True)])
+            mlp = next(m for m in self.get_submodule(block).modules() if isinstance(m, Mlp))
+            entry = feature(block, mlp.fc2.out_features, token)
+            found = [*found, entry] if shrinks or not found else [*found[:-1], entry]
+        return found
+
+    @property
+    def num_features(self) -> int:
+        """Channels of `forward_features`."""
+        return self.norm.normalized_shape[0]
 
     def no_weight_decay(self) -> set[str]:
         """Full names of the position and class embedding parameters."""

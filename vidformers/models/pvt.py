@@ -37,6 +37,7 @@ from vidformers.layers.pyramid import (
 from vidformers.layers.sizes import Grid
 from vidformers.layers.subsampled_attention import SubsampledAttention
 from vidformers.models.registry import register_model
+from vidformers.models.video_classifier import VideoClassifier, stage_info
 
 
 def resize_plane(embedding: Tensor, old_size: Sequence[int], new_size: Sequence[int]) -> Tensor:
@@ -47,7 +48,7 @@ def resize_plane(embedding: Tensor, old_size: Sequence[int], new_size: Sequence[
     return F.interpolate(plane, size=tuple(new_size), mode="bilinear").flatten(2).transpose(1, 2)
 
 
-class PVT(nn.Module):
+class PVT(VideoClassifier):
     """Pyramid Vision Transformer (v1) for clips and for images.
 
     forward: clip (B, in_channels, T, H, W), float, normalised, or images (B, in_channels, H, W) = clips of
@@ -170,6 +171,8 @@ class PVT(nn.Module):
         dim = embed_dims[-1]
         self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
         self.pos_embed_class = nn.Parameter(torch.empty(1, 1, dim))
+        first = (tubelet_size, patch_size, patch_size)
+        self.feature_info = stage_info("blocks.{stage}.{block}", embed_dims, depths, first=first)
         self.pos_drop = nn.Dropout(dropout_rate)
         self.norm = nn.LayerNorm(dim, eps=norm_eps)
         self.head = ClassifierHead(dim, num_classes, head_dropout_rate)

@@ -29,6 +29,7 @@ from vidformers.layers.pyramid import StageEmbed, drop_path_rates, run_blocks, s
 from vidformers.layers.sizes import Grid
 from vidformers.layers.subsampled_attention import SubsampledAttention
 from vidformers.models.registry import register_model
+from vidformers.models.video_classifier import MeanClassifier, stage_info
 
 
 class DepthwiseMlp(nn.Module):
@@ -89,7 +90,7 @@ class Stage(nn.Module):
         return self.norm(run_blocks(self.blocks, x, grid, recompute=recompute)), grid
 
 
-class PVTv2(nn.Module):
+class PVTv2(MeanClassifier):
     """Pyramid Vision Transformer v2 for clips and for images.
 
     forward: clip (B, in_channels, T, H, W), float, normalised, or images (B, in_channels, H, W) = clips of
@@ -197,6 +198,8 @@ class PVTv2(nn.Module):
                 for rate in rates[i]
             ]
             self.stages.append(Stage(downsample, blocks, nn.LayerNorm(dim, eps=norm_eps)))
+        first = (tubelet_size, 4, 4)
+        self.feature_info = stage_info("stages.{stage}.blocks.{block}", embed_dims, depths, first=first)
         self.head = ClassifierHead(embed_dims[-1], num_classes, head_dropout_rate)
         self.reset_parameters()
 

@@ -3,8 +3,9 @@
 import difflib
 import fnmatch
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -43,10 +44,15 @@ def register_model(
     return register
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """Registered names that match a shell pattern, sorted."""
+def list_models(pattern: str | Sequence[str] = "*", *, exclude: str | Sequence[str] = ()) -> list[str]:
+    """Registered names that match a shell pattern, or one of several, and none of `exclude`; sorted."""
     _import_families()
-    return sorted(name for name in _REGISTRY if fnmatch.fnmatchcase(name, pattern))
+    return sorted(name for name in _REGISTRY if _matches(name, pattern) and not _matches(name, exclude))
+
+
+def _matches(name: str, patterns: str | Sequence[str]) -> bool:
+    given = [patterns] if isinstance(patterns, str) else patterns
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in given)
 
 
 def model_arguments(name: str) -> dict[str, Any]:
@@ -60,15 +66,56 @@ def model_class(name: str) -> type[nn.Module]:
     return _entry(name).model_class
 
 
-def create_model(name: str, **overrides: Any) -> nn.Module:
-    """Builds a registered model with random weights; `overrides` replace any of its arguments.
+def create_model(name: str, *, weights: str | os.PathLike[str] | None = None, **overrides: Any) -> nn.Module:
+    """Builds a registered model, its weights random or of a file; `overrides` replace any of its arguments.
 
     Names carry the architecture only: drop path, dropout and the like are 0 unless given (the recipes in
-    configs/ give them). ValueError for an unknown name or argument, with the nearest spelling.
+    configs/ give them).
+
+    weights: any file that `load_weights` takes. One of tools/convert_checkpoint.py also brings the arguments
+    that its model was built with (under `overrides`), and must be of this name. If `num_classes` is given, a
+    classifier for another number of classes is left out and starts at random.
+
+    `model.metadata` says how the model was made and, from such a file, its protocol and classes
+    (`checkpoints.metadata.Metadata`).
+
+    Raises ValueError for an unknown name or argument, with the nearest spelling, and for weights of another
+    model; and what `load_weights` raises.
     """
+    from vidformers.checkpoints.metadata import Metadata, read_metadata
+
     entry = _entry(name)
-    _check_arguments(name, entry, overrides)
-    return entry.model_class(**{**entry.sizes, **overrides})
+    metadata = read_metadata(weights) if weights is not None else None
+    if metadata is None:
+        metadata = Metadata(model_name=name)
+    if metadata.model_name != name:
+        raise ValueError(
+            f"{weights} holds weights of {metadata.model_name!r}, not of {name!r}; "
+            f"use create_model({metadata.model_name!r}, weights=...)"
+        )
+    arguments = {**metadata.model_arguments, **overrides}
+    _check_arguments(name, entry, arguments)
+    model = entry.model_class(**{**entry.sizes, **arguments})
+    labels = metadata.labels
+    if weights is not None and not _load(model, weights, new_classifier="num_classes" in overrides):
+        labels = None
+    model.metadata = replace(metadata, model_arguments=arguments, labels=labels)  # type: ignore[assignment]
+    return model
+
+
+def _load(model: nn.Module, weights: str | os.PathLike[str], *, new_classifier: bool) -> bool:
+    """Whether the classifier was loaded too; only with `new_classifier` it need not be."""
+    from vidformers.checkpoints.load import load_weights
+
+    info = load_weights(model, weights, strict=not new_classifier)
+    others = [n for n in (*info.missing, *info.unexpected) if not n.startswith("head.")]
+    if others:
+        raise ValueError(
+            f"{weights} ({info.source}) does not fit the model: {len(others)} parameters besides the "
+            f"classifier are missing or left over, such as {', '.join(others[:5])}; give the arguments "
+            "that it was trained with"
+        )
+    return not info.missing
 
 
 def _entry(name: str) -> _Entry:

@@ -28,6 +28,7 @@ from vidformers.layers.pyramid import drop_path_rates, stage_layer_id
 from vidformers.layers.sizes import triple
 from vidformers.layers.stage import Stage
 from vidformers.models.registry import register_model
+from vidformers.models.video_classifier import MeanClassifier, feature
 
 
 class BatchNorm(nn.BatchNorm3d):
@@ -121,7 +122,7 @@ class ShuffleBlock(nn.Module):
         return x + self.drop_path(self.mlp(self.norm3(x)))
 
 
-class ShuffleTransformer(nn.Module):
+class ShuffleTransformer(MeanClassifier):
     """Shuffle Transformer for clips and for images.
 
     forward: clip (B, in_channels, T, H, W), float, normalised, or images (B, in_channels, H, W) = clips of
@@ -191,7 +192,8 @@ class ShuffleTransformer(nn.Module):
 
         self.stem = Stem(in_channels, stem_dim, embed_dims[0], temporal_stride, temporal_kernel)
         self.stages = nn.ModuleList()
-        last_dim = embed_dims[0]
+        self.feature_info = []
+        last_dim, side = embed_dims[0], 4
         for dim, heads, rates in zip(
             embed_dims, num_heads, drop_path_rates(drop_path_rate, depths), strict=True
         ):
@@ -211,6 +213,9 @@ class ShuffleTransformer(nn.Module):
             ]
             merge = Merge(last_dim, dim) if dim != last_dim else None
             self.stages.append(Stage(blocks, merge=merge, activation_checkpointing=activation_checkpointing))
+            side = side if merge is None else 2 * side
+            block = f"stages.{len(self.stages) - 1}.blocks.{len(blocks) - 1}"
+            self.feature_info.append(feature(block, dim, (temporal_stride, side, side)))
             last_dim = dim
         self.head = ClassifierHead(last_dim, num_classes, head_dropout_rate)
         self.reset_parameters()

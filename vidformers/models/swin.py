@@ -36,6 +36,7 @@ from vidformers.layers.position_bias import TableBias
 from vidformers.layers.pyramid import drop_path_rates, stage_layer_id
 from vidformers.layers.sizes import Grid, triple
 from vidformers.models.registry import register_model
+from vidformers.models.video_classifier import MeanClassifier, stage_info
 
 PADDING_STYLES = ("video_swin", "timm", "torchvision")
 SMALL_WINDOW_BIASES = ("offset", "corner")
@@ -168,7 +169,7 @@ class SwinStage(nn.Module):
         return x
 
 
-class Swin(nn.Module):
+class Swin(MeanClassifier):
     """Swin Transformer for clips and for images: attention in shifted windows over time and space.
 
     forward: clip (B, in_channels, T, H, W), float, normalised, or images (B, in_channels, H, W) = clips of
@@ -283,8 +284,10 @@ class Swin(nn.Module):
                 activation_checkpointing=activation_checkpointing,
             )
             self.layers.append(stage)
-        self.norm = nn.LayerNorm(embed_dim * 2 ** (len(depths) - 1), eps=norm_eps)
-        self.head = ClassifierHead(self.norm.normalized_shape[0], num_classes, head_dropout_rate)
+        dims = [embed_dim * 2**i for i in range(len(depths))]
+        self.feature_info = stage_info("layers.{stage}.blocks.{block}", dims, depths, first=self.patch_size)
+        self.norm = nn.LayerNorm(dims[-1], eps=norm_eps)
+        self.head = ClassifierHead(dims[-1], num_classes, head_dropout_rate)
         self.reset_parameters()
 
     def forward(self, clip: Tensor) -> Tensor:

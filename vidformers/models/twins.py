@@ -39,6 +39,7 @@ from vidformers.layers.pyramid import (
 from vidformers.layers.sizes import Grid, triple
 from vidformers.layers.subsampled_attention import SubsampledAttention
 from vidformers.models.registry import register_model
+from vidformers.models.video_classifier import MeanClassifier, stage_info
 
 
 class LocalBlock(PyramidBlock):
@@ -66,7 +67,7 @@ class LocalBlock(PyramidBlock):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
-class _Twins(nn.Module):
+class _Twins(MeanClassifier):
     """What the two have in common; `window_sizes` is None for PCPVT."""
 
     def __init__(
@@ -153,6 +154,8 @@ class _Twins(nn.Module):
                     blocks.append(PyramidBlock(dim, reduced, **common))
             self.blocks.append(nn.ModuleList(blocks))
             self.pos_block.append(PositionalEncodingGenerator(dim, peg_kernel))
+        first = (tubelet_size, patch_size, patch_size)
+        self.feature_info = stage_info("blocks.{stage}.{block}", embed_dims, depths, first=first)
         self.pos_drop = nn.Dropout(dropout_rate)
         self.norm = nn.LayerNorm(embed_dims[-1], eps=norm_eps)
         self.head = ClassifierHead(embed_dims[-1], num_classes, head_dropout_rate)

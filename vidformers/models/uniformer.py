@@ -25,6 +25,7 @@ from vidformers.layers.pyramid import clip_of_side, drop_path_rates, stage_layer
 from vidformers.layers.sizes import Grid
 from vidformers.layers.stage import Stage
 from vidformers.models.registry import register_model
+from vidformers.models.video_classifier import MeanClassifier, stage_info
 
 MIXERS = ("local", "joint", "split")
 
@@ -142,7 +143,7 @@ class AttentionBlock(nn.Module):
         return x.permute(0, 4, 1, 2, 3)
 
 
-class UniFormer(nn.Module):
+class UniFormer(MeanClassifier):
     """UniFormer for clips and for images.
 
     forward: clip (B, in_channels, T, H, W), float, normalised, or images (B, in_channels, H, W) = clips of
@@ -261,6 +262,9 @@ class UniFormer(nn.Module):
                     )
                 blocks.append(block)
             self.stages.append(Stage(blocks, merge=merge, activation_checkpointing=activation_checkpointing))
+        self.feature_info = stage_info(
+            "stages.{stage}.blocks.{block}", embed_dims, depths, first=patch_stride
+        )
         self.norm = nn.BatchNorm3d(embed_dims[-1])
         self.head = ClassifierHead(embed_dims[-1], num_classes, head_dropout_rate)
         self.reset_parameters()

@@ -39,6 +39,7 @@ from vidformers.layers.position import (
 )
 from vidformers.layers.sizes import Grid, triple
 from vidformers.models.registry import register_model
+from vidformers.models.video_classifier import VideoClassifier, feature
 
 ATTENTIONS = ("joint", "divided", "space_only")
 POSITION_EMBEDDINGS = ("none", "joint", "spatial", "separable", "sincos", "sinusoid")
@@ -193,7 +194,7 @@ class DividedBlock(Block):
         return self._mlp(self._add_attention(torch.cat([class_token, patches], dim=1), branch))
 
 
-class VisionTransformer(nn.Module):
+class VisionTransformer(VideoClassifier):
     """Vision Transformer for clips and for images.
 
     forward: clip (B, in_channels, T, H, W), float, normalised, or images (B, in_channels, H, W) = clips of
@@ -230,6 +231,7 @@ class VisionTransformer(nn.Module):
     """
 
     pos_embed: Tensor | None
+    head: ClassifierHead
 
     def __init__(
         self,
@@ -312,6 +314,7 @@ class VisionTransformer(nn.Module):
             )
             for i in range(depth)
         )
+        self.feature_info = [feature(f"blocks.{depth - 1}", embed_dim, stride)]
         # Two places, as in timm: the class token is taken from normed tokens, a mean is normed afterwards.
         self.norm = nn.Identity() if self.mean_pooling else nn.LayerNorm(embed_dim, eps=norm_eps)
         self.fc_norm = nn.LayerNorm(embed_dim, eps=norm_eps) if self.mean_pooling else nn.Identity()
