@@ -26,34 +26,12 @@ from vidformers.data.prepare.inputs import (
     exit_with,
     script_parser,
 )
+from vidformers.data.prepare.measure import COLUMNS, measure
 from vidformers.data.prepare.report import Report, Row, process_files
-from vidformers.data.readers.base import VideoReadError
-from vidformers.data.readers.pyav import PyAVReader
 from vidformers.files import write_text_atomically
 
-COLUMNS = ("container", "codec", "pixel_format", "width", "height", "fps", "frames", "seconds")
 MOST = 8  # rows of a table of frequencies
 BLUE, INK, MUTED = "#0072b3", "#22262c", "#6f7680"
-
-
-def measure(path: str) -> Row:
-    """What a video is, by its header and packets."""
-    try:
-        with PyAVReader(path) as reader:
-            facts = reader.stream_facts
-            return {
-                "status": "ok",
-                "container": facts.container.split(",")[0],
-                "codec": facts.codec,
-                "pixel_format": facts.pixel_format,
-                "width": str(reader.width),
-                "height": str(reader.height),
-                "fps": f"{reader.fps:.3f}",
-                "frames": str(reader.num_frames),
-                "seconds": f"{reader.duration:.3f}",
-            }
-    except VideoReadError as error:
-        return {"status": "unreadable", "reason": error.reason, "detail": " ".join(error.detail.split())}
 
 
 def summary(rows: Sequence[Row], classes: Mapping[str, str]) -> str:

@@ -29,7 +29,9 @@ def main() -> None:
     cfg = load_config(arguments.cfg, [*arguments.overrides, *arguments.opts])
     from vidformers.engine.build import load_videos
     from vidformers.engine.distributed import is_main_process, process_group
+    from vidformers.engine.folder_summary import report_folder
     from vidformers.engine.logs import write_text_atomically
+    from vidformers.engine.model import with_num_classes
     from vidformers.engine.pretrain import Pretrainer
     from vidformers.engine.run_report import report
     from vidformers.engine.test import test
@@ -37,21 +39,23 @@ def main() -> None:
 
     if not (cfg.TRAIN.ENABLE or cfg.TEST.ENABLE or cfg.ABLATION.ENABLE):
         raise ValueError("Nothing to do: TRAIN.ENABLE, TEST.ENABLE and ABLATION.ENABLE are all False.")
+    # All lists are read before the first epoch: a missing test list must not cost a training run.
+    training = [load_videos(cfg, "train"), load_videos(cfg, "val")] if cfg.TRAIN.ENABLE else []
+    tested = [load_videos(cfg, "test")] if cfg.TEST.ENABLE or cfg.ABLATION.ENABLE else []
+    cfg = with_num_classes(cfg, [*training, *tested])
     if cfg.ABLATION.ENABLE:
         # Its libraries are an extra; and a perturbation that makes no sense must not cost a training run.
         from vidformers.engine.ablate import ablate, check_ablated_videos, check_ablation
 
         check_ablation(cfg)
-    # All lists are read before the first epoch: a missing test list must not cost a training run.
-    training = [load_videos(cfg, "train"), load_videos(cfg, "val")] if cfg.TRAIN.ENABLE else None
-    test_videos = load_videos(cfg, "test") if cfg.TEST.ENABLE or cfg.ABLATION.ENABLE else None
-    if cfg.ABLATION.ENABLE:
-        check_ablated_videos(cfg, test_videos)
+        check_ablated_videos(cfg, *tested)
     output = Path(cfg.OUTPUT_DIR)
     if output.exists() and not output.is_dir():
         raise ValueError(f"OUTPUT_DIR {output} is a file; give a folder.")
     output.mkdir(parents=True, exist_ok=True)
     with process_group(cfg.DEVICE):
+        if training:
+            report_folder(cfg, *training)
         training_class = Pretrainer if cfg.PRETRAIN.ENABLE else Trainer
         trainer = training_class(cfg, *training) if training else None
         if is_main_process():
@@ -60,10 +64,10 @@ def main() -> None:
             trainer.run()
             report(cfg)
         if cfg.TEST.ENABLE:
-            test(cfg, test_videos)
+            test(cfg, *tested)
             report(cfg)
         if cfg.ABLATION.ENABLE:
-            ablate(cfg, test_videos)
+            ablate(cfg, *tested)
 
 
 if __name__ == "__main__":

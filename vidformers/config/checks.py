@@ -10,7 +10,6 @@ from vidformers.config.defaults import CHOICES
 from vidformers.config.values import get, nearest
 
 _AT_LEAST_ONE = (
-    "MODEL.NUM_CLASSES",
     "DATA.NUM_FRAMES",
     "DATA.SAMPLING_RATE",
     "DATA.TRAIN_CROP_SIZE",
@@ -33,6 +32,7 @@ _AT_LEAST_ONE = (
     "LOG_PERIOD",
 )
 _NOT_NEGATIVE = (
+    "MODEL.NUM_CLASSES",
     "AUG.COLOR_JITTER",
     "MIXUP.ALPHA",
     "MIXUP.CUTMIX_ALPHA",

@@ -15,7 +15,7 @@ _C = CfgNode()
 _C.MODEL = CfgNode()
 # Registered model name, one of vidformers.list_models().
 _C.MODEL.NAME = "mvit_b_16x4"
-# Number of classes of the classifier.
+# Number of classes of the classifier; 0 = as many as the training videos have.
 _C.MODEL.NUM_CLASSES = 400
 # Constructor arguments of the model that differ from its registered size, by their lower-case names.
 _C.MODEL.ARGS = CfgNode(new_allowed=True)
@@ -30,7 +30,7 @@ _C.MODEL.COMPILE = False
 _C.DATA = CfgNode()
 # Folder of the dataset's lists or annotations, and of its videos; see README, Datasets. Not for "motion".
 _C.DATA.PATH_TO_DATA_DIR = ""
-# Put before every relative video path of a list; for other datasets the folder of the videos, "" = found.
+# Put before relative video paths of a list; with official annotations the folder of the videos, "" = found.
 _C.DATA.PATH_PREFIX = ""
 # Character between path and label in a list.
 _C.DATA.PATH_LABEL_SEPARATOR = " "

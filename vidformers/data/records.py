@@ -48,7 +48,12 @@ def labels_between(record: Record, start: float, end: float) -> tuple[int, ...]:
 
 
 def check_labels(records: Sequence[Record], num_classes: int, *, source: str = "the list") -> None:
-    """Raise ValueError if a label does not fit a model of `num_classes` classes; `source` names the list."""
+    """Raise ValueError if a label does not fit a model of `num_classes` classes; `source` names the list.
+
+    0 classes: their number is taken from the list later.
+    """
+    if not num_classes:
+        return
     highest = [max((record.label, *(record.labels or ()))) for record in records]
     label = max(highest, default=-1)
     if label >= num_classes:
@@ -126,19 +131,37 @@ def read_classes(directory: str) -> Classes | None:
         path = os.path.join(directory, file_name)
         if not paths.isfile(path):
             continue
-        with paths.open(path, "r", encoding="utf-8-sig") as file:
-            text = file.read()
-        if file_name.endswith(".txt"):
-            return Classes([line.strip() for line in text.splitlines() if line.strip()])
-        try:
-            return _classes_from_json(json.loads(text))
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(
-                f"{path} does not hold class names ({error}); it must be a JSON list of names in label "
-                "order, or an "
-                'object {"name": label, ...} with the labels 0, 1, 2, ...'
-            ) from error
+        return _read_class_file(path)
     return None
+
+
+def read_label_file(path: str) -> list[str]:
+    """The class names of a file of their own, in label order: a text file with one a line, or JSON as
+    `read_classes` takes it, or {label: name}. Raises FileNotFoundError or ValueError."""
+    if not path_manager().isfile(path):
+        raise FileNotFoundError(
+            f"there is no file of class names '{path}'; wanted a text file with one name a line, or JSON: a "
+            'list of names, {"name": label} or {"label": name}'
+        )
+    names = _read_class_file(path).names
+    if not names:
+        raise ValueError(f"{path} holds no class name; wanted one a line, in the order of the labels")
+    # PySlowFast's file of the Kinetics classes has quotes within its quotes.
+    return [name.strip().strip("\"'") for name in names]
+
+
+def _read_class_file(path: str) -> Classes:
+    with path_manager().open(path, "r", encoding="utf-8-sig") as file:
+        text = file.read()
+    if not path.endswith(".json"):
+        return Classes([line.strip() for line in text.splitlines() if line.strip()])
+    try:
+        return _classes_from_json(json.loads(text))
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{path} does not hold class names ({error}); it must be a JSON list of names in label "
+            'order, or an object {"name": label, ...} with the labels 0, 1, 2, ...'
+        ) from error
 
 
 def _classes_from_json(content: object) -> Classes:
@@ -161,7 +184,10 @@ def _names_from_json(content: object) -> list[str]:
     if isinstance(content, dict) and isinstance(content.get("classes"), list):
         content = {entry["name"]: entry["label"] for entry in content["classes"]}
     if isinstance(content, dict):
-        by_label = sorted((int(label), str(name)) for name, label in content.items())
+        pairs = [(label, name) for name, label in content.items()]
+        if all(str(name).isdigit() and isinstance(label, str) for label, name in pairs):
+            pairs = list(content.items())  # {"0": name, ...}
+        by_label = sorted((int(label), str(name)) for label, name in pairs)
         if [label for label, _ in by_label] != list(range(len(by_label))):
             raise ValueError("its labels are not 0, 1, 2, ... without gaps")
         return [name for _, name in by_label]

@@ -174,5 +174,12 @@ def check_class_names(
     )
 
 
+def share_no_class(of_checkpoint: Sequence[str] | None, of_videos: Sequence[str] | None) -> bool:
+    """Whether both are known and not one name is in both, spelt as `check_class_names` reads them."""
+    if not of_checkpoint or not of_videos:
+        return False
+    return {_plain(name) for name in of_checkpoint}.isdisjoint(_plain(name) for name in of_videos)
+
+
 def _plain(name: str) -> str:
     return name.strip().strip("\"'").replace("_", " ").casefold()

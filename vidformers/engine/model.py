@@ -1,10 +1,13 @@
 """The model of a config."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from fvcore.common.config import CfgNode
 from torch import nn
 
+from vidformers.data.records import VideoList, check_labels
+from vidformers.engine.logs import say
 from vidformers.models.registry import create_model, model_arguments
 
 
@@ -27,7 +30,32 @@ def model_kwargs(cfg: CfgNode) -> dict[str, Any]:
 
 def build_model(cfg: CfgNode) -> nn.Module:
     """The model of `cfg` with random weights. Raises ValueError for arguments that cannot work."""
+    if not cfg.MODEL.NUM_CLASSES:
+        raise ValueError(
+            "MODEL.NUM_CLASSES is 0, which tools/run_net.py replaces by the number of classes of the videos; "
+            "to build a model without videos, set it to the number of classes"
+        )
     return create_model(cfg.MODEL.NAME, **model_kwargs(cfg))
+
+
+def with_num_classes(cfg: CfgNode, lists: Sequence[VideoList]) -> CfgNode:
+    """`cfg` with the number of classes of the first of `lists` where MODEL.NUM_CLASSES is 0, which is said.
+
+    Raises ValueError if a label of another list does not fit.
+    """
+    if cfg.MODEL.NUM_CLASSES:
+        return cfg
+    names = lists[0].class_names
+    highest = max(max((record.label, *(record.labels or ()))) for record in lists[0].records)
+    count = len(names) if names else highest + 1
+    for videos in lists:
+        check_labels(videos.records, count, source=videos.source)
+    say(f"MODEL.NUM_CLASSES is {count}, the number of classes of {lists[0].source}.")
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.NUM_CLASSES = count
+    cfg.freeze()
+    return cfg
 
 
 def _tuples(value: Any) -> Any:

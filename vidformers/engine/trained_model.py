@@ -8,16 +8,20 @@ from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from vidformers.checkpoints import load_weights
-from vidformers.engine.checkpoint import check_class_names
+from vidformers.engine.checkpoint import check_class_names, share_no_class
 from vidformers.engine.logs import say
+
+_CLASSIFIER = "head.projection."
 
 
 def start_from_weights(model: nn.Module, path: str, class_names: Sequence[str] | None, output: Path) -> None:
-    """Load `path` to fine-tune from; the classifier starts afresh when the number of classes differs.
+    """Load `path` to fine-tune from; the classifier starts afresh when the number of classes differs, or not
+    one class of the file is among those of the videos, `class_names`.
 
-    If it does not, its classes are compared with those of the videos, `class_names` (`check_class_names`).
+    Else the classes are compared (`check_class_names`).
     Raises ValueError when anything but the classifier does not fit: half a backbone is no starting point.
     """
+    new = {name: value.clone() for name, value in model.state_dict().items() if name.startswith(_CLASSIFIER)}
     info = load_weights(model, path, strict=False)
     misfits = [name for name in (*info.missing, *info.unexpected) if not name.startswith("head.")]
     if misfits:
@@ -26,9 +30,19 @@ def start_from_weights(model: nn.Module, path: str, class_names: Sequence[str] |
             f"classifier are missing or left over, such as {', '.join(misfits[:5])}. Set MODEL.NAME and "
             "MODEL.ARGS to the model that the file was trained as."
         )
-    if not any(name.startswith("head.") for name in info.missing):
+    other_number = any(name.startswith("head.") for name in info.missing)
+    other_names = not other_number and share_no_class(info.class_names, class_names)
+    if other_names:
+        model.load_state_dict(new, strict=False)
+        info.matched = [name for name in info.matched if name not in new]
+        info.missing += new
+    elif not other_number:
         check_class_names(path, info.class_names, class_names, output)
     say(f"Starting from {path} ({info.source}): {len(info.matched)} tensors loaded.")
+    if other_number or other_names:
+        known = info.class_names or ()
+        theirs = f", its {len(known)} are {', '.join([*known[:3], *(['...'] if known[3:] else [])])}"
+        say(f"  the classifier is new: the file has none for these classes{theirs if known else ''}")
     if info.resized:
         say(f"  resized: {', '.join(sorted(info.resized))}")
     if info.inflated:

@@ -8,6 +8,7 @@ import numpy as np
 import simplejson
 from markupsafe import Markup
 
+from vidformers.report.folder import folder_section
 from vidformers.report.html import Section, ablation_section, environment, rendered, write_report
 from vidformers.report.strips import load_clips
 from vidformers.report.training import TrainingLog, read_log, training_panels
@@ -18,12 +19,16 @@ _MAX_MATRIX = 40  # classes; a larger matrix is not legible
 
 def write_run_report(output: Path, *, title: str) -> Path | None:
     """Write `report.html` in the folder of a run, with a section for each step that has left its files:
-    training (log.jsonl), test (test_results.json, predictions.npz), ablation (temporal_ablation.json).
+    the folder of videos (folder_summary.json), training (log.jsonl), test (test_results.json,
+    predictions.npz), ablation (temporal_ablation.json).
 
     Returns its path, or None where there is nothing to report. Raises ImportError without the extra
     `analysis`.
     """
     sections = []
+    if (output / "folder_summary.json").is_file():
+        found = simplejson.loads((output / "folder_summary.json").read_text(encoding="utf-8"))
+        sections.append(folder_section(found))
     if (output / "log.jsonl").is_file() and (log := read_log(output / "log.jsonl")).steps:
         sections.append(training_section(log))
     if (output / "test_results.json").is_file():

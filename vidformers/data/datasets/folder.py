@@ -14,6 +14,8 @@ from vidformers.data.paths import path_manager
 from vidformers.data.records import VIDEO_EXTENSIONS, Classes, Record, VideoList, class_order
 from vidformers.files import write_text_atomically
 
+HELD_OUT = 0.2  # of each class, where the folder has no split of its own
+
 
 def load_folder(root: str, split: str, *, split_file: Path, new_split: bool, seed: int) -> VideoList:
     """one subfolder of videos a class, or such subfolders in train/, val/ and test/
@@ -43,25 +45,49 @@ def load_folder(root: str, split: str, *, split_file: Path, new_split: bool, see
         )
     records, names = scan_folder(root, class_order(root, class_folders(root)) or None)
     held_out: set[str] = set()
+    notes: list[str] = []
     if split_file.is_file():
         content = json.loads(split_file.read_text())
-        held_out = set(content["held_out"]) if content["root"] == root else set()
+        listed = set(content["held_out"])
+        if _place(content["root"]) == _place(root) or listed <= {record.video_id for record in records}:
+            held_out = listed  # a folder that has moved keeps its split
+        elif new_split:
+            raise ValueError(
+                f"{split_file} is the split of another folder, {content['root']}, on which a run has trained "
+                f"there; set another OUTPUT_DIR to train on {root}"
+            )
+        else:
+            notes.append(f"{split_file} is of {content['root']}, another folder: all of {root} is listed.")
     if not held_out and not new_split:
-        return VideoList(records, Classes(names), root)
-    notes: tuple[str, ...] = ()
+        return VideoList(records, Classes(names), root, tuple(notes))
     if not held_out:
-        _, rest = stratified_split(records, held_out_fraction=0.2, seed=seed)
-        held_out = {record.video_id for record in rest}
+        _, out = stratified_split(records, held_out_fraction=HELD_OUT, seed=seed)
+        if not out:
+            raise ValueError(
+                f"no class of {root} has two videos, so that none can be held out to validate on; add "
+                "videos, or make train/ and val/ folders of class folders"
+            )
+        held_out = {record.video_id for record in out}
         split_file.parent.mkdir(parents=True, exist_ok=True)
-        content = {"root": root, "seed": seed, "held_out": sorted(held_out)}
+        content = {"root": _place(root), "seed": seed, "held_out": sorted(held_out)}
         write_text_atomically(split_file, json.dumps(content, indent=2) + "\n")
-        notes = (
-            f"{root} has no train, val and test folders: 20 % of each class are held out, listed in "
-            f"{split_file}.",
+        notes.append(
+            f"{root} has no train, val and test folders: {len(out)} of {len(records)} videos are held out, "
+            f"{HELD_OUT:.0%} of each class (seed {seed}), listed in {split_file}."
         )
     chosen = [record for record in records if (record.video_id in held_out) != (split == "train")]
     part = "training" if split == "train" else "held-out"
-    return VideoList(chosen, Classes(names), f"{root} ({part} part)", notes)
+    if not chosen:
+        raise ValueError(
+            f"{split_file} leaves no video of {root} for the {part} part; delete it for a new split, which "
+            "begins a new run (another OUTPUT_DIR)"
+        )
+    return VideoList(chosen, Classes(names), f"{root} ({part} part)", tuple(notes))
+
+
+def _place(root: str) -> str:
+    """One name for a folder, however it was written."""
+    return os.path.realpath(root) if os.path.isdir(root) else root.rstrip("/")
 
 
 def class_folders(root: str) -> list[str]:
