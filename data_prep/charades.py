@@ -16,18 +16,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vidformers.data.datasets.charades import load_charades
-from vidformers.data.prepare.inputs import exit_with, script_parser
-from vidformers.data.prepare.lists import add_list_arguments, load_splits, write_lists
+from vidformers.data.prepare.inputs import exit_with
+from vidformers.data.prepare.lists import list_dataset
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = script_parser(__doc__)
-    add_list_arguments(parser)
-    chosen = parser.parse_args(arguments)
-    splits = load_splits(
-        lambda split: load_charades(chosen.root, split, path_prefix=chosen.videos, backend="pyav")
-    )
-    return write_lists(splits, chosen.out, options=chosen, settings=" MODEL.LOSS_FUNC bce_logit")
+    return list_dataset(load_charades, __doc__, arguments, settings=" MODEL.LOSS_FUNC bce_logit")
 
 
 if __name__ == "__main__":

@@ -284,6 +284,10 @@ def _load(chosen: Any) -> dict[str, VideoList]:
         "seed": chosen.seed,
     }
     asked = {key: settings[key] for key in inspect.signature(load).parameters if key in settings}
+    if chosen.videos and "path_prefix" not in asked:
+        raise ValueError(
+            f"got --videos {chosen.videos}, but the videos of {chosen.dataset} lie in ROOT; leave it out"
+        )
     splits = load_splits(lambda split: load(chosen.root, split, **asked), chosen.parts)
     for note in dict.fromkeys(note for videos in splits.values() for note in videos.notes):
         print(note)

@@ -14,19 +14,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vidformers.data.datasets.ssv2 import load_ssv2
-from vidformers.data.prepare.inputs import exit_with, script_parser
-from vidformers.data.prepare.lists import add_list_arguments, load_splits, write_lists
+from vidformers.data.prepare.inputs import exit_with
+from vidformers.data.prepare.lists import list_dataset
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = script_parser(__doc__)
-    add_list_arguments(parser)
-    chosen = parser.parse_args(arguments)
-    splits = load_splits(
-        lambda split: load_ssv2(chosen.root, split, path_prefix=chosen.videos, backend="pyav")
-    )
     # A mirrored "left" is a "right"; with dataset ssv2 that goes without saying, with lists it does not.
-    return write_lists(splits, chosen.out, options=chosen, settings=" DATA.RANDOM_FLIP False")
+    return list_dataset(load_ssv2, __doc__, arguments, settings=" DATA.RANDOM_FLIP False")
 
 
 if __name__ == "__main__":

@@ -13,21 +13,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vidformers.data.datasets.ucf101 import load_ucf101
-from vidformers.data.prepare.inputs import exit_with, script_parser
-from vidformers.data.prepare.lists import add_list_arguments, load_splits, write_lists
+from vidformers.data.prepare.inputs import exit_with
+from vidformers.data.prepare.lists import list_dataset
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = script_parser(__doc__)
-    add_list_arguments(parser)
-    parser.add_argument("--split", type=int, choices=(1, 2, 3), default=1, help="official split (1)")
-    chosen = parser.parse_args(arguments)
-    splits = load_splits(
-        lambda split: load_ucf101(
-            chosen.root, split, path_prefix=chosen.videos, backend="pyav", split_number=chosen.split
-        )
-    )
-    return write_lists(splits, chosen.out, options=chosen)
+    return list_dataset(load_ucf101, __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 from tests.data.datasets.conftest import make_cfg, one_video, put_videos
 from tests.data.datasets.test_charades import charades
-from tests.data.datasets.test_published import diving48, hmdb51, kinetics, ssv2, ucf101
+from tests.data.datasets.test_published import diving48, hmdb51, kinetics, moments, ssv2, ucf101
 
 __all__ = [
-    "charades", "diving48", "hmdb51", "kinetics", "make_cfg", "one_video", "put_videos", "ssv2", "ucf101"
+    "charades", "diving48", "hmdb51", "kinetics", "make_cfg", "moments", "one_video", "put_videos", "ssv2",
+    "ucf101",
 ]  # fmt: skip

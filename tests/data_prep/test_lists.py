@@ -16,6 +16,7 @@ DATASETS = {
     "ucf101": "ucf101",
     "hmdb51": "hmdb51",
     "diving48": "diving48",
+    "moments": "moments",
 }
 
 

@@ -58,6 +58,11 @@ def load_videos(cfg: CfgNode, split: str) -> VideoList:
         raise ValueError(
             f"DATA.SPLIT_NUMBER is {cfg.DATA.SPLIT_NUMBER}, but {name} has one split; set it to 1."
         )
+    if "path_prefix" not in asked and cfg.DATA.PATH_PREFIX:
+        raise ValueError(
+            f"DATA.PATH_PREFIX is {cfg.DATA.PATH_PREFIX!r}, but the videos of {name} are found without it; "
+            "set it to '', and DATA.PATH_TO_DATA_DIR to the folder that they lie in."
+        )
     videos = load(
         cfg.DATA.PATH_TO_DATA_DIR, split, **{key: value for key, value in settings.items() if key in asked}
     )

@@ -52,6 +52,12 @@ def test_missing_videos_stay_on_the_list_and_are_counted(
         load_videos(make_cfg("kinetics", tmp_path), "test")
 
 
+@pytest.mark.parametrize("name", ["folder", "imagenet", "motion", "webdataset"])
+def test_a_prefix_that_would_not_be_used_is_refused(make_cfg, name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"PATH_PREFIX is '/videos', but the videos of {name} are found"):
+        load_videos(make_cfg(name, tmp_path, "DATA.PATH_PREFIX", "/videos"), "train")
+
+
 def test_training_does_not_begin_without_too_many_of_its_videos(make_cfg, put_videos, tmp_path: Path) -> None:
     put_videos(tmp_path, "0.mp4", "1.mp4", "2.mp4")
     (tmp_path / "train.csv").write_text("".join(f"{i}.mp4 0\n" for i in range(4)))

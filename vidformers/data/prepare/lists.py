@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import inspect
 import json
 import os
 import shlex
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from vidformers.data.datasets.annotations import missing_videos
 from vidformers.data.datasets.kinetics import read_list
+from vidformers.data.prepare.inputs import script_parser
 from vidformers.data.records import Record, VideoList
 from vidformers.files import write_text_atomically
 
@@ -41,6 +43,27 @@ def add_writing_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--separator", default=" ", help="between path and label (a space)")
     parser.add_argument("--keep-missing", action="store_true", help="list videos that are not there, too")
     parser.add_argument("--dry-run", action="store_true", help="count, and write nothing")
+
+
+def list_dataset(
+    load: Callable[..., VideoList], doc: str | None, arguments: Sequence[str] | None, *, settings: str = ""
+) -> int:
+    """What the script of a published dataset does: lists of what its loader gives; returns the exit code.
+
+    doc: the script's docstring. A loader that takes `split_number` gives the script --split.
+    `settings`: see `write_lists`.
+    """
+    parser = script_parser(doc)
+    add_list_arguments(parser)
+    takes_split = "split_number" in inspect.signature(load).parameters
+    if takes_split:
+        parser.add_argument("--split", type=int, choices=(1, 2, 3), default=1, help="official split (1)")
+    chosen = parser.parse_args(arguments)
+    number = {"split_number": chosen.split} if takes_split else {}
+    splits = load_splits(
+        lambda split: load(chosen.root, split, path_prefix=chosen.videos, backend="pyav", **number)
+    )
+    return write_lists(splits, chosen.out, options=chosen, settings=settings)
 
 
 def load_splits(load: Callable[[str], VideoList], names: Sequence[str] = SPLITS) -> dict[str, VideoList]:
