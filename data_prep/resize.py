@@ -33,8 +33,9 @@ from vidformers.data.prepare.inputs import (
 )
 from vidformers.data.prepare.report import Report, Row, process_files
 from vidformers.data.readers.base import VideoReadError
+from vidformers.data.readers.decoding import decode_through
 from vidformers.data.readers.index import describe, first_video_stream, open_container, read_only
-from vidformers.data.readers.pyav import PyAVReader, decode_through
+from vidformers.data.readers.pyav import PyAVReader
 
 if TYPE_CHECKING:
     from av import VideoFrame

@@ -53,7 +53,9 @@ def test_a_second_opening_says_the_same_without_scanning_or_counting(
     written = entries(cache)[0].stat().st_mtime_ns
     with open_video(path, index_cache=cache) as video:
         assert video.num_frames == plain["num_frames"] and video.width == plain["width"]
-        assert video._container is None and video.num_decoded_frames == 0, "the file is not even opened"
+        assert video._decoder._container is None and video.num_decoded_frames == 0, (
+            "the file is not even opened"
+        )
     assert facts(path, cache) == plain
     assert entries(cache)[0].stat().st_mtime_ns == written, "nothing new is nothing to write"
 
@@ -139,7 +141,7 @@ def test_a_lie_found_while_decoding_is_remembered(
     path = folder / "b_frames.mp4"
 
     def lie(*_: object) -> None:
-        raise pyav._TimestampsLieError
+        raise pyav.TimestampsLieError
 
     with monkeypatch.context() as patch, open_video(path, index_cache=cache) as video:
         patch.setattr(pyav.PyAVReader, "_decode_from", lie)

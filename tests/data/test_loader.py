@@ -297,7 +297,7 @@ def test_large_frames_are_resized_in_parts(
     """Frames of full size are never all there at once; which ones are together changes nothing."""
 
     def video(part_bytes: int) -> torch.Tensor:
-        for module in ("vidformers.data.readers.pyav", "vidformers.data.datasets.clips"):
+        for module in ("vidformers.data.readers.pixels", "vidformers.data.datasets.clips"):
             monkeypatch.setattr(f"{module}.PART_BYTES", part_bytes)
         dataset = TestVideos(
             records[:1],
@@ -337,6 +337,8 @@ def stuck_reader(path: str, *arguments: Any, **settings: Any) -> Any:
     """A decoder that hangs in code of its own, as no exception or signal can end it."""
     if "1.mp4" in path:
         ctypes.CDLL(None).sleep(ctypes.c_uint(30))
+        # The thread that was left behind wakes up in the middle of another test, and must not disturb it.
+        raise OSError("woke up")
     return open_video(path, *arguments, **settings)
 
 
@@ -372,7 +374,7 @@ def test_a_slow_video_is_given_up_by_the_reader_itself(
 ) -> None:
     """PyAV's reader stops between two packets, so that no thread is left behind."""
     moments = iter(range(1000))
-    monkeypatch.setattr("vidformers.data.readers.pyav.time.monotonic", lambda: float(next(moments)))
+    monkeypatch.setattr("vidformers.data.readers.decoding.time.monotonic", lambda: float(next(moments)))
     with pytest.raises(VideoReadError, match=r"not done after 30 s .DATA.READ_TIMEOUT.") as error:
         open_video(records[0].path, time_limit=30).get_frames([23])
     assert error.value.reason == "timeout"

@@ -97,6 +97,10 @@ def test_byte_resize_is_within_one_level_of_the_exact_one(size: tuple[int, int])
     assert bytes_.dtype == torch.uint8
     assert bytes_.shape == exact.shape == (3, *size, 3)
     assert (bytes_.float() - exact).abs().max() < 1.01
+    for mode, wanted in (("float", exact), ("uint8", bytes_)):
+        out = torch.zeros_like(torch.cat([wanted, wanted]))
+        assert resize_frames(frames, size, mode=mode, out=out[1:4]) is not None
+        assert torch.equal(out[1:4], wanted) and not out[0].any() and not out[4:].any()
 
 
 def test_unknown_resize_mode() -> None:

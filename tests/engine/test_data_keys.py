@@ -110,6 +110,7 @@ def test_a_video_that_takes_too_long_is_counted(make_cfg, monkeypatch):  # noqa:
     def stuck_reader(path, *arguments, **settings):
         if "video_3" in path:
             time.sleep(20)
+            raise OSError("woke up in the middle of another test")
         return open_video(path, *arguments, **settings)
 
     monkeypatch.setattr(clips, "open_video", stuck_reader)

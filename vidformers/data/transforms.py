@@ -33,23 +33,31 @@ def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]
     return short_side, math.floor(width / height * short_side)
 
 
-def resize_frames(frames: torch.Tensor, size: tuple[int, int], *, mode: str = "uint8") -> torch.Tensor:
+def resize_frames(
+    frames: torch.Tensor, size: tuple[int, int], *, mode: str = "uint8", out: torch.Tensor | None = None
+) -> torch.Tensor:
     """Bilinear resize without antialiasing of frames (T, H, W, 3) to `size` (height, width).
 
     mode "uint8" keeps bytes (about 4 times faster, within one grey level of the exact result); "float" gives
-    float32 on the scale of the input, unrounded, as the reference implementations compute it.
+    float32 on the scale of the input, unrounded, as the reference implementations compute it. out: contiguous
+    memory for the result, (T, *size, 3) of that type.
     """
     if mode not in RESIZE_MODES:
         raise ValueError(f"unknown resize mode {mode!r}; use one of {', '.join(RESIZE_MODES)}")
     if mode == "float":
         frames = frames.float()
     if tuple(frames.shape[1:3]) == tuple(size) or len(frames) == 0:
-        return frames if len(frames) else frames.new_zeros((0, *size, frames.shape[3]))
+        frames = frames if len(frames) else frames.new_zeros((0, *size, frames.shape[3]))
+        return frames if out is None else out.copy_(frames)
     # (T, H, W, 3) -> (T, 3, H, W) without a copy is channels-last, the layout torch's fast uint8 kernel
     # wants.
     images = frames.permute(0, 3, 1, 2)
-    out = F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=False)
-    return out.permute(0, 2, 3, 1).contiguous()
+    if out is not None:
+        # What F.interpolate calls; that has no `out`.
+        torch.ops.aten.upsample_bilinear2d.out(images, size, False, out=out.permute(0, 3, 1, 2))
+        return out
+    resized = F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=False)
+    return resized.permute(0, 2, 3, 1).contiguous()
 
 
 def normalize_clips(clips: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from vidformers.data.augment import parse_rand_augment
 from vidformers.data.clip_sampling import test_views, train_clip
 from vidformers.data.readers import FrameIndices, VideoReader, VideoReadError, open_video
-from vidformers.data.readers.base import PART_BYTES, ConvertingReader
+from vidformers.data.readers.base import Conversion, ConvertingReader
 from vidformers.data.records import Record, labels_between
 from vidformers.data.time_limit import within
 from vidformers.data.transforms import RESIZE_MODES, TrainTransform, resize_frames, short_side_size
@@ -28,6 +28,8 @@ from vidformers.data.views import VideoViews, spatial_crops
 __all__ = ["TestVideos", "TrainClips", "VideoViews", "collate_train", "collate_videos"]
 
 MAX_SUBSTITUTES = 10
+# Of readers that do not resize while they decode, so many bytes of frames are asked for at once.
+PART_BYTES = 1 << 24
 
 
 class TrainClips(Dataset):
@@ -272,11 +274,11 @@ class TestVideos(Dataset):
         record = self.records[index]
         started, resizing = time.perf_counter(), 0.0
 
-        def resize(frames: torch.Tensor) -> torch.Tensor:
+        def resize(frames: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
             nonlocal resizing
             begun = time.perf_counter()
             size = short_side_size(frames.shape[1], frames.shape[2], self.short_side)
-            resized = resize_frames(frames, size, mode=self.resize_mode)
+            resized = resize_frames(frames, size, mode=self.resize_mode, out=out)
             resizing += time.perf_counter() - begun
             return resized
 
@@ -324,7 +326,7 @@ class TestVideos(Dataset):
         self,
         record: Record,
         frame_rows: Callable[[np.ndarray, int], np.ndarray],
-        resize: Callable[[torch.Tensor], torch.Tensor],
+        resize: Conversion,
     ) -> tuple[torch.Tensor, torch.Tensor, str]:
         """-> resized (U, h, w, 3) distinct frames of all rows, int64 (R, T) indices into them, damage."""
         with self.open(record) as video:
@@ -346,15 +348,13 @@ class TestVideos(Dataset):
             return frames, torch.from_numpy(places.reshape(rows.shape).astype(np.int64)), damage
 
 
-def _converted_frames(
-    video: VideoReader, indices: FrameIndices, convert: Callable[[torch.Tensor], torch.Tensor]
-) -> torch.Tensor:
+def _converted_frames(video: VideoReader, indices: FrameIndices, convert: Conversion) -> torch.Tensor:
     """Frames as `convert` makes them, without holding all of them at full size."""
     if isinstance(video, ConvertingReader):
         return video.get_converted_frames(indices, convert)
     count = max(1, PART_BYTES // (video.height * video.width * 3))
     parts = (indices[first : first + count] for first in range(0, len(indices), count))
-    return torch.cat([convert(video.get_frames(part)) for part in parts])
+    return torch.cat([convert(video.get_frames(part), None) for part in parts])
 
 
 def collate_train(items: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -13,13 +13,14 @@ import torch
 from vidformers.data.tar_parts import TarPart, split_part, why_not_there
 
 __all__ = [
-    "PART_BYTES", "ConvertingReader", "FrameIndices", "VideoReadError", "VideoReader", "check_indices",
-    "local_video_path",
+    "Conversion", "ConvertingReader", "FrameIndices", "VideoReadError", "VideoReader", "check_indices",
+    "in_asked_order", "local_video_path",
 ]  # fmt: skip
 
-# Frames are converted (resized) whenever this many bytes of them are there.
-PART_BYTES = 1 << 24
 FrameIndices = Sequence[int] | np.ndarray | torch.Tensor
+# A function of uint8 (n, H, W, 3) frames, each for itself, such as a resize to (n, h, w, 3): convert(frames,
+# out) writes into `out` and returns it where that is not None.
+Conversion = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
 class VideoReadError(OSError):
@@ -98,13 +99,8 @@ class VideoReader(Protocol):
 class ConvertingReader(Protocol):
     """A reader that converts frames while it decodes."""
 
-    def get_converted_frames(
-        self, indices: FrameIndices, convert: Callable[[torch.Tensor], torch.Tensor] | None
-    ) -> torch.Tensor:
-        """`get_frames` and then `convert`, without holding all of the frames at full size.
-
-        convert: a function of uint8 (n, H, W, 3) frames, each for itself, such as a resize to (n, h, w, 3).
-        """
+    def get_converted_frames(self, indices: FrameIndices, convert: Conversion | None) -> torch.Tensor:
+        """`get_frames` and then `convert`, without holding all of the frames at full size."""
 
 
 def check_indices(indices: FrameIndices, num_frames: int, path: str) -> np.ndarray:
@@ -128,6 +124,13 @@ def check_indices(indices: FrameIndices, num_frames: int, path: str) -> np.ndarr
             f"use 0 to {num_frames - 1} (negative indices are not counted from the end)"
         )
     return array.astype(np.int64)
+
+
+def in_asked_order(frames: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
+    """(U, H, W, 3) distinct frames and (T,) their places in the request, of `np.unique` -> (T, H, W, 3)."""
+    if len(rows) == len(frames) and (np.diff(rows) > 0).all():
+        return frames
+    return frames[torch.from_numpy(rows)]
 
 
 def local_video_path(path: str | os.PathLike[str], backend: str) -> tuple[str, str | TarPart]:

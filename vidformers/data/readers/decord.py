@@ -1,39 +1,30 @@
 """The decord reader: optional, for those who have it; the same frames as PyAV's, or a refusal that says why.
 
-decord 0.6 is fast, but for some files it returns other frames than every other decoder without an error. What
-those files have in common is visible in the packets, so each file is looked over with PyAV first (a few
-milliseconds) and refused with reason ``unsupported by decord`` where the frames could differ.
+decord 0.6 is fast, but for some files it returns other frames than every other decoder without an error:
+those are refused with reason ``unsupported by decord``.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
-from fractions import Fraction
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 
-from vidformers.data.readers.base import FrameIndices, VideoReadError, check_indices, local_video_path
-from vidformers.data.readers.index import all_keys_are_idr, decoder_source
-from vidformers.data.readers.pyav import PyAVReader, StreamFacts
+from vidformers.data.readers.index import StreamFacts, all_keys_are_idr, decoder_source
+from vidformers.data.readers.looked_over import LookedOverReader
 
 __all__ = ["DecordReader"]
 
-_UNSUPPORTED = "unsupported by decord"
 _CONTAINERS = {"mov", "mp4", "matroska", "webm", "avi", "flv", "asf"}
 _NO_DECODER = {"av1", "vvc"}
 
 
-class DecordReader:
-    """See :class:`~vidformers.data.readers.base.VideoReader`.
-
-    Attributes:
-        path: as given.
-        frame_pts, time_base: as in :class:`~vidformers.data.readers.pyav.PyAVReader`.
-    """
+class DecordReader(LookedOverReader):
+    """See :class:`~vidformers.data.readers.base.VideoReader`."""
 
     backend = "decord"
 
@@ -47,20 +38,8 @@ class DecordReader:
     ) -> None:
         """Opens the file. Raises VideoReadError, and ImportError without decord."""
         decord = _import_decord()
-        self.path, local_path = local_video_path(path, self.backend)
-        self._reader = None
-        try:
-            with PyAVReader(path, apply_rotation=apply_rotation, index_cache=index_cache) as first_look:
-                facts = first_look.stream_facts
-                self.num_frames: int = first_look.num_frames
-                self.fps: float = first_look.fps
-                self.duration: float = first_look.duration
-                self.height: int = first_look.height
-                self.width: int = first_look.width
-                self.frame_pts: np.ndarray | None = first_look.frame_pts
-                self.time_base: Fraction = first_look.time_base
-        except VideoReadError as error:
-            raise VideoReadError(self.path, error.reason, error.detail, self.backend) from error
+        super().__init__(path, apply_rotation=apply_rotation, index_cache=index_cache)
+        facts = self._facts
         refusal = why_refused(facts)
         if refusal:
             raise self._refuse(refusal)
@@ -68,61 +47,34 @@ class DecordReader:
         # always its place in time, and not always a frame that decodes by itself.
         self._may_seek = not facts.has_reordered_keys and not facts.distrust
         if facts.codec == "h264" and self._may_seek:
-            self._may_seek = all_keys_are_idr(local_path)
+            self._may_seek = all_keys_are_idr(self._local_path)
         try:
-            self._reader = decord.VideoReader(decoder_source(local_path), num_threads=thread_count)
+            self._decoder = decord.VideoReader(decoder_source(self._local_path), num_threads=thread_count)
         except Exception as error:
-            raise self._refuse(f"it cannot open the file ({_brief(error)})") from error
-        count = len(self._reader)
-        if count != self.num_frames:
-            raise self._refuse(f"it counts {count} frames where {self.num_frames} are shown")
+            raise self._refuse(f"it cannot open the file ({self._brief(error)})") from error
+        self._check_count()
 
-    def get_frames(self, indices: FrameIndices) -> torch.Tensor:
-        """See :meth:`VideoReader.get_frames`."""
-        if self._reader is None:
-            raise ValueError(f"video '{self.path}' is closed; open it again to read frames")
-        wanted, rows = np.unique(check_indices(indices, self.num_frames, self.path), return_inverse=True)
-        try:
-            array = self._seek_and_read(wanted) if self._may_seek else self._read_through(wanted)
-        except Exception as error:
-            detail = f"decoding failed ({_brief(error)}); the pyav backend may tell more"
-            raise VideoReadError(self.path, "truncated or damaged", detail, self.backend) from error
-        if array.shape[1:] != (self.height, self.width, 3):
-            raise self._refuse(
-                f"it returns {array.shape[2]}x{array.shape[1]} frames, not {self.width}x{self.height}"
-            )
-        frames = torch.from_numpy(np.ascontiguousarray(array))
-        if len(rows) == len(wanted) and (np.diff(rows) > 0).all():
-            return frames
-        return frames[torch.from_numpy(rows)]
-
-    def _seek_and_read(self, wanted: np.ndarray) -> np.ndarray:
-        assert self._reader is not None
-        return _as_array(self._reader.get_batch(wanted.tolist()))
+    def _read(self, wanted: np.ndarray) -> torch.Tensor:
+        if self._may_seek:
+            array = _as_array(self._decoder.get_batch(wanted.tolist()))
+        else:
+            array = self._read_through(wanted)
+        return torch.from_numpy(np.ascontiguousarray(array))
 
     def _read_through(self, wanted: np.ndarray) -> np.ndarray:
-        assert self._reader is not None
         frames = []
-        self._reader.seek(0)
+        self._decoder.seek(0)
         for index in range(int(wanted[-1]) + 1):
-            frame = self._reader.next()
+            frame = self._decoder.next()
             if index in wanted:
                 frames.append(_as_array(frame))
         return np.stack(frames)
 
-    def close(self) -> None:
-        self._reader = None
-
-    def __enter__(self) -> DecordReader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _refuse(self, why: str) -> VideoReadError:
-        return VideoReadError(self.path, _UNSUPPORTED, f"{why}; read it with the pyav backend", self.backend)
+    @staticmethod
+    def _brief(error: BaseException) -> str:
+        # decord's messages carry a time, a source line and a stack trace; the end of the first line tells.
+        first = (str(error).strip().splitlines() or ["no message"])[0]
+        return first.rsplit("Check failed: ", 1)[-1].strip()
 
 
 def why_refused(facts: StreamFacts) -> str:
@@ -162,9 +114,3 @@ def _import_decord() -> ModuleType:
 def _as_array(frames: Any) -> np.ndarray:
     # decord.bridge.set_bridge, called by anybody in the process, changes what decord returns.
     return frames.asnumpy() if hasattr(frames, "asnumpy") else np.asarray(frames)
-
-
-def _brief(error: Exception) -> str:
-    """decord's messages carry a time, a source line and a stack trace; the end of the first line tells."""
-    first = (str(error).strip().splitlines() or ["no message"])[0]
-    return first.rsplit("Check failed: ", 1)[-1].strip()

@@ -8,7 +8,8 @@ says why they are not.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +20,12 @@ from vidformers.data.tar_parts import PartFile, TarPart, open_source
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.packet import Packet
     from av.video.stream import VideoStream
 
 __all__ = [
-    "PacketIndex", "all_keys_are_idr", "decoder_source", "first_video_stream", "open_container",
-    "scan_packets",
+    "PacketIndex", "StreamFacts", "all_keys_are_idr", "decoder_source", "first_video_stream",
+    "header_seconds", "open_container", "scan_packets", "stream_facts",
 ]  # fmt: skip
 
 _CONTAINER_SIGNATURES = (b"ftyp", b"moov", b"mdat", b"RIFF", b"\x1aE\xdf\xa3", b"FLV", b"OggS", b"0&\xb2u")
@@ -53,6 +55,50 @@ class PacketIndex:
     num_hidden: int
     has_reordered_keys: bool
     distrust: str
+
+
+@dataclass(frozen=True)
+class StreamFacts:
+    """What a file is made of, as far as another decoder might care."""
+
+    container: str
+    stream_index: int
+    codec: str
+    pixel_format: str
+    max_bits: int
+    has_alpha: bool
+    has_cut_chroma: bool
+    num_video_streams: int
+    num_hidden_packets: int
+    distrust: str
+    has_reordered_keys: bool
+    is_turned: bool
+
+
+def stream_facts(
+    container: InputContainer, stream: VideoStream, index: PacketIndex, *, is_turned: bool
+) -> StreamFacts:
+    """What a stream and its index show; is_turned: whether the file asks to be shown turned or mirrored."""
+    context = stream.codec_context
+    components = context.format.components if context.format is not None else ()
+    return StreamFacts(
+        container=container.format.name,
+        stream_index=stream.index,
+        codec=context.codec.name if context.name != "libdav1d" else "av1",
+        pixel_format=context.pix_fmt or "unknown",
+        max_bits=max((component.bits for component in components), default=8),
+        has_alpha=any(component.is_alpha for component in components),
+        has_cut_chroma=any(
+            component.width * 2 == size + 1 or component.height * 2 == size + 1
+            for component in components
+            for size in (context.width, context.height)
+        ),
+        num_video_streams=len(container.streams.video),
+        num_hidden_packets=index.num_hidden,
+        distrust=index.distrust,
+        has_reordered_keys=index.has_reordered_keys,
+        is_turned=is_turned,
+    )
 
 
 def open_container(path: str, local_path: str | TarPart, backend: str) -> InputContainer:
@@ -114,13 +160,8 @@ def read_only(container: InputContainer, stream: VideoStream) -> None:
             other.discard = Discard.all
 
 
-def scan_packets(
-    container: InputContainer, stream: VideoStream, check_time: Callable[[], None]
-) -> PacketIndex:
-    """Demuxes the whole stream once, from where the container stands (freshly opened), decoding nothing.
-
-    check_time is called with every packet, to raise when the scan takes too long.
-    """
+def scan_packets(container: InputContainer, stream: VideoStream, packets: Iterable[Packet]) -> PacketIndex:
+    """What `packets`, all of the stream, say. Nothing is decoded."""
     frames: list[int] = []
     keys: list[int] = []
     key_places: list[int] = []
@@ -128,8 +169,7 @@ def scan_packets(
     first_pts: int | None = None
     starts_with_key = True
     last_pts, end_pts = -(1 << 62), 0
-    for packet in container.demux(stream):
-        check_time()
+    for packet in packets:
         if packet.size == 0 and packet.dts is None:
             continue  # PyAV's closing flush packet
         pts = packet.pts
@@ -175,6 +215,18 @@ def scan_packets(
         ),
         distrust=distrust,
     )
+
+
+def header_seconds(container: InputContainer, stream: VideoStream) -> float:
+    """The video's length as the header claims it; 0.0 if it does not."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    tag = re.fullmatch(r"(\d+):(\d+):(\d+\.\d+)", stream.metadata.get("DURATION", ""))
+    if tag:
+        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
+    if container.duration:
+        return container.duration / 1_000_000
+    return 0.0
 
 
 def all_keys_are_idr(local_path: str | TarPart) -> bool:

@@ -1,40 +1,32 @@
 """The torchcodec reader: optional (the `torchcodec` extra); the same frames as PyAV's, or a refusal that says
 why.
 
-torchcodec finds frames by timestamp, so each file is looked over with PyAV first (a few milliseconds) and
-refused with reason ``unsupported by torchcodec`` where timestamps do not name frames, where it cannot seek,
-or where it shows a frame another way round. Colours are equal bit by bit but for two kinds of file that it
-converts to RGB otherwise: more than 8 bits (2 grey levels on average) and odd sizes with halved chroma (0.4).
+torchcodec finds frames by timestamp: a file is refused with reason ``unsupported by torchcodec`` where
+timestamps do not name frames, where it cannot seek, or where it shows a frame another way round. Colours are
+equal bit by bit but for two kinds of file that it converts to RGB otherwise: more than 8 bits (2 grey levels
+on average) and odd sizes with halved chroma (0.4).
 """
 
 from __future__ import annotations
 
 import importlib
 import os
-from fractions import Fraction
-from types import ModuleType, TracebackType
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 import torch
 
-from vidformers.data.readers.base import FrameIndices, VideoReadError, check_indices, local_video_path
-from vidformers.data.readers.index import all_keys_are_idr, decoder_source
-from vidformers.data.readers.pyav import PyAVReader, StreamFacts, turn
+from vidformers.data.readers.index import StreamFacts, all_keys_are_idr, decoder_source
+from vidformers.data.readers.looked_over import LookedOverReader
+from vidformers.data.readers.pixels import turn
 
 __all__ = ["TorchCodecReader"]
 
-_UNSUPPORTED = "unsupported by torchcodec"
 _WITHOUT_SEEK_TABLE = {"mpegts", "mpeg"}
 
 
-class TorchCodecReader:
-    """See :class:`~vidformers.data.readers.base.VideoReader`.
-
-    Attributes:
-        path: as given.
-        frame_pts, time_base: as in :class:`~vidformers.data.readers.pyav.PyAVReader`.
-    """
+class TorchCodecReader(LookedOverReader):
+    """See :class:`~vidformers.data.readers.base.VideoReader`."""
 
     backend = "torchcodec"
 
@@ -48,31 +40,18 @@ class TorchCodecReader:
     ) -> None:
         """Opens the file. Raises VideoReadError, and ImportError where torchcodec does not load."""
         decoders = _import_decoders()
-        self.path, local_path = local_video_path(path, self.backend)
-        self._decoder: Any = None
-        try:
-            with PyAVReader(path, apply_rotation=apply_rotation, index_cache=index_cache) as first_look:
-                facts = first_look.stream_facts
-                orientation = first_look.display_orientation
-                self.num_frames: int = first_look.num_frames
-                self.fps: float = first_look.fps
-                self.duration: float = first_look.duration
-                self.height: int = first_look.height
-                self.width: int = first_look.width
-                self.frame_pts: np.ndarray | None = first_look.frame_pts
-                self.time_base: Fraction = first_look.time_base
-        except VideoReadError as error:
-            raise VideoReadError(self.path, error.reason, error.detail, self.backend) from error
+        super().__init__(path, apply_rotation=apply_rotation, index_cache=index_cache)
+        facts, orientation = self._facts, self._orientation
         refusal = why_refused(facts, orientation)
         if refusal:
             raise self._refuse(refusal)
         # It always turns frames as the file asks.
         self._turn_back = None if apply_rotation or not facts.is_turned else orientation.T
         # It takes every flagged key frame for one that decodes by itself, which an intra refresh is not.
-        self._may_seek = facts.codec != "h264" or all_keys_are_idr(local_path)
+        self._may_seek = facts.codec != "h264" or all_keys_are_idr(self._local_path)
         try:
             self._decoder = decoders.VideoDecoder(
-                decoder_source(local_path),
+                decoder_source(self._local_path),
                 stream_index=facts.stream_index,
                 dimension_order="NHWC",
                 num_ffmpeg_threads=thread_count,
@@ -80,32 +59,16 @@ class TorchCodecReader:
             )
         except Exception as error:
             raise self._refuse(f"it cannot open the file ({_brief(error)})") from error
-        count = len(self._decoder)
-        if count != self.num_frames:
-            raise self._refuse(f"it counts {count} frames where {self.num_frames} are shown")
+        self._check_count()
 
-    def get_frames(self, indices: FrameIndices) -> torch.Tensor:
-        """See :meth:`VideoReader.get_frames`."""
-        if self._decoder is None:
-            raise ValueError(f"video '{self.path}' is closed; open it again to read frames")
-        wanted, rows = np.unique(check_indices(indices, self.num_frames, self.path), return_inverse=True)
-        try:
-            frames = self._seek_and_read(wanted) if self._may_seek else self._read_through(wanted)
-        except Exception as error:
-            detail = f"decoding failed ({_brief(error)}); the pyav backend may tell more"
-            raise VideoReadError(self.path, "truncated or damaged", detail, self.backend) from error
-        if self._turn_back is not None:
-            turned = [turn(frame, self._turn_back) for frame in frames.numpy()]
-            frames = torch.from_numpy(np.stack(turned))
-        if tuple(frames.shape[1:]) != (self.height, self.width, 3):
-            height, width = frames.shape[1:3]
-            raise self._refuse(f"it returns {width}x{height} frames, not {self.width}x{self.height}")
-        if len(rows) == len(wanted) and (np.diff(rows) > 0).all():
+    def _read(self, wanted: np.ndarray) -> torch.Tensor:
+        if self._may_seek:
+            frames = self._decoder.get_frames_at(wanted.tolist()).data
+        else:
+            frames = self._read_through(wanted)
+        if self._turn_back is None:
             return frames.contiguous()
-        return frames[torch.from_numpy(rows)]
-
-    def _seek_and_read(self, wanted: np.ndarray) -> torch.Tensor:
-        return self._decoder.get_frames_at(wanted.tolist()).data
+        return torch.from_numpy(np.stack([turn(frame, self._turn_back) for frame in frames.numpy()]))
 
     def _read_through(self, wanted: np.ndarray) -> torch.Tensor:
         chosen = set(wanted.tolist())
@@ -116,19 +79,9 @@ class TorchCodecReader:
                 frames.append(frame)
         return torch.stack(frames)
 
-    def close(self) -> None:
-        self._decoder = None
-
-    def __enter__(self) -> TorchCodecReader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _refuse(self, why: str) -> VideoReadError:
-        return VideoReadError(self.path, _UNSUPPORTED, f"{why}; read it with the pyav backend", self.backend)
+    @staticmethod
+    def _brief(error: BaseException) -> str:
+        return _brief(error)
 
 
 def why_refused(facts: StreamFacts, orientation: np.ndarray) -> str:
