@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 import vidformers as vf
 from tests.models.tiny import tiny, tiny_clip
-from vidformers.analysis.explain import explain
+from vidformers.analysis.explain import explain_clips
 from vidformers.analysis.grad_cam import grad_cam
 
 TINY = vf.list_models("*_tiny")
@@ -77,15 +77,15 @@ def test_no_grid_of_tokens() -> None:
 @pytest.mark.parametrize("method", ["rollout", "relevance", "gradcam"])
 def test_explain_gives_maps_of_the_frames_for_the_answer(method: str) -> None:
     model, clip = tiny("swin_tiny").train(), tiny_clip("swin_tiny")
-    found = explain(model, clip, method=method)
+    found = explain_clips(model, clip, method=method)
     assert found.maps.shape == (2, *clip.shape[2:]) and found.maps.min() >= 0 and not found.maps.requires_grad
     assert model.training
     probabilities = model.eval()(clip).softmax(dim=1)
     torch.testing.assert_close(found.probabilities, probabilities.detach())
     assert found.class_index.tolist() == probabilities.argmax(dim=1).tolist()
-    asked = explain(model, clip, method=method, class_index=found.class_index)
+    asked = explain_clips(model, clip, method=method, class_index=found.class_index)
     torch.testing.assert_close(asked.maps, found.maps)
-    other = explain(model, clip, method=method, class_index=(found.class_index + 1) % 5)
+    other = explain_clips(model, clip, method=method, class_index=(found.class_index + 1) % 5)
     assert torch.equal(other.maps, found.maps) == (method == "rollout")
     with pytest.raises(ValueError, match="'rollout', 'relevance', 'gradcam'"):
-        explain(model, clip, method="saliency")
+        explain_clips(model, clip, method="saliency")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from vidformers.analysis.token_replay import TokenReplay
+from vidformers.analysis.token_replay import TokenReplay, opened_functions
 from vidformers.layers.attention import attention_probabilities, replaced_attention
 from vidformers.layers.clip import as_clip
 
@@ -151,25 +151,7 @@ def _replayed(
         parameters = constants(model)
         shape = as_clip(clip, clip.shape[1]).shape
         ones = torch.ones(shape, dtype=exact, device=clip.device, requires_grad=True)
-        with replaced_attention(replay.attend), replay:
+        with opened_functions(), replaced_attention(replay.attend), replay:
             logits = functional_call(model, parameters, (ones,))
-        _check_all_seen(logits, type(model).__name__)
         (gradient,) = torch.autograd.grad(logits[:, 0].sum(), ones)
     return gradient.sum(dim=1), logits[:, 0].detach()
-
-
-def _check_all_seen(result: Tensor, name: str) -> None:
-    """ValueError if an operation has hidden from `TokenReplay`: a `torch.autograd.Function` of its own."""
-    nodes, seen = [result.grad_fn], set()
-    while nodes:
-        node = nodes.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if isinstance(node, torch.autograd.function.BackwardCFunction):
-            raise ValueError(
-                f"{name} applies {node.name()}, an autograd function of its own, which attention cannot be "
-                "followed through; use Grad-CAM (method gradcam), or let it call handle_torch_function, as "
-                "vidformers.layers.mlp does"
-            )
-        nodes += [after for after, _ in node.next_functions]

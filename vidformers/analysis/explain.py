@@ -28,7 +28,7 @@ class Explanation:
     probabilities: Tensor
 
 
-def explain(
+def explain_clips(
     model: nn.Module,
     clip: Tensor,
     *,

@@ -11,7 +11,9 @@ Values say whether a token is real: 1 at the start, 0 for padding. Every mean is
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -113,11 +115,6 @@ class TokenReplay(TorchFunctionMode):
         mixed = _mean(x, lambda y: y.mean(dim=-1, keepdim=True))
         return mixed.expand(*x.shape[:-1], weight.shape[0])
 
-    def _gelu_linear(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None, approximate: str = "none"
-    ) -> Tensor:
-        return self._linear(x, weight)
-
     def _cat(self, tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
         # What is learned, such as a class token, is a token as real as the others.
         first = next(tensor for tensor in tensors if _carries(tensor))
@@ -155,10 +152,6 @@ class TokenReplay(TorchFunctionMode):
         )
         return mixed.expand(-1, weight.shape[0], -1, -1, -1)
 
-    def _depthwise_conv3d(self, x: Tensor, weight: Tensor, stride: Any, padding: Any) -> Tensor:
-        # (B, T, H, W, C) -> (B, C, T, H, W) and back
-        return self._conv3d(x.permute(0, 4, 1, 2, 3), weight, None, stride, padding).permute(0, 2, 3, 4, 1)
-
     def _max_pool3d(
         self,
         x: Tensor,
@@ -188,6 +181,11 @@ class TokenReplay(TorchFunctionMode):
     def _max_pool2d(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return self._max_pool3d(x, *args, **kwargs)
 
+    def _max_pool2d_with_indices(self, x: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        return self._max_pool3d(x, *args, **kwargs), torch.empty(0)
+
+    _max_pool3d_with_indices = _max_pool2d_with_indices
+
     def _avg_pool3d(
         self, x: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
         *_: Any,
@@ -196,6 +194,29 @@ class TokenReplay(TorchFunctionMode):
 
     def _adaptive_avg_pool3d(self, x: Tensor, output_size: Any) -> Tensor:
         return _mean(x, lambda y: F.adaptive_avg_pool3d(y, output_size))
+
+
+@contextmanager
+def opened_functions() -> Iterator[None]:
+    """Within it an autograd function of one's own is what its `forward` does, which `TokenReplay` can see."""
+
+    def apply(function: type[torch.autograd.Function], *args: Any) -> Any:
+        takes_context = function.setup_context is torch.autograd.Function.setup_context
+        return function.forward(*((_Forgetful(),) if takes_context else ()), *args)
+
+    with mock.patch.object(torch.autograd.Function, "apply", classmethod(apply)):
+        yield
+
+
+class _Forgetful:
+    """The context of a `forward` whose own backward will not run."""
+
+    needs_input_grad = (False,) * 64
+
+    def save_for_backward(self, *tensors: Tensor) -> None:
+        pass
+
+    mark_dirty = mark_non_differentiable = set_materialize_grads = save_for_forward = save_for_backward
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:

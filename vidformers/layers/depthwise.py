@@ -5,7 +5,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from vidformers.layers.sizes import Grid
 
@@ -17,8 +16,6 @@ def depthwise_conv3d(volume: Tensor, weight: Tensor, stride: Grid, padding: Grid
     times as long as its forward on a CPU, so the two gradients are computed by the forward kernel and by 2D
     convolutions. Elsewhere it is F.conv3d.
     """
-    if has_torch_function_variadic(volume, weight):  # what watches or replaces operations sees one of them
-        return handle_torch_function(depthwise_conv3d, (volume, weight), volume, weight, stride, padding)
     if volume.device.type == "cpu" and torch.is_grad_enabled():
         if torch.is_autocast_enabled("cpu"):
             dtype = torch.get_autocast_dtype("cpu")

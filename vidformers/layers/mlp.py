@@ -5,7 +5,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 ROWS_AT_A_TIME = 2048  # their hidden activations, four times the width, stay in the processor's cache
 
@@ -43,10 +42,6 @@ def gelu_linear(hidden: Tensor, weight: Tensor, bias: Tensor | None, approximate
 
     That keeps one tensor of hidden's size less in memory, which costs more time to write and read than GELU.
     """
-    if has_torch_function_variadic(hidden, weight):  # what watches or replaces operations sees one of them
-        return handle_torch_function(
-            gelu_linear, (hidden, weight), hidden, weight, bias, approximate=approximate
-        )
     if not torch.is_grad_enabled() or torch.is_autocast_enabled(hidden.device.type):
         return F.linear(F.gelu(hidden, approximate=approximate), weight, bias)
     return _GeluLinear.apply(hidden, weight, bias, approximate)
