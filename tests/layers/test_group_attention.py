@@ -9,7 +9,7 @@ from torch import nn
 from vidformers.layers.attention import attention_eager
 from vidformers.layers.conv import Conv3d, ceil_padding, same_padding
 from vidformers.layers.group_attention import GroupAttention
-from vidformers.layers.partition import frames_in_groups, group_mask, partition
+from vidformers.layers.partition import frames_in_groups, group_mask, partition, unpartition
 from vidformers.layers.position_bias import TableBias, offset_index
 
 
@@ -45,6 +45,51 @@ def test_shift_mask_and_table_by_the_formula() -> None:
     bias = attn.position_bias(group)[None, None] - 1e6 * (~mask).double()[None, :, None]
     expected = eager(attn, groups, bias.expand(2, -1, -1, -1, -1).flatten(0, 1))
     torch.testing.assert_close(attn(groups, group, mask), expected)
+
+
+@pytest.mark.parametrize("corner", [False, True])
+@pytest.mark.parametrize(
+    ("size", "window", "shift"),
+    [
+        ((4, 6, 9), (2, 3, 3), (1, 1, 1)),  # all axes
+        ((2, 8, 8), (2, 4, 4), (0, 2, 2)),  # Swin's at the published sizes
+        ((3, 7, 5), (2, 4, 2), (1, 2, 0)),  # padding that is seen
+        ((4, 6, 4), (2, 3, 4), (0, 1, 0)),
+    ],
+)
+def test_shifted_windows_without_a_mask(
+    size: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...], corner: bool
+) -> None:
+    """Pieces of windows, and rolled windows with a mask: the same numbers and gradients."""
+    torch.manual_seed(0)
+    # A clipped window, whose bias is another part of the table with `corner`.
+    table = TableBias([w + 1 for w in window], 2, corner=corner)
+    attn = GroupAttention(8, 2, position_bias=table).double()
+    x = torch.randn(2, *size, 8, dtype=torch.float64, requires_grad=True)
+    mask = group_mask(size, window, shift=shift, pad_mask="none")
+    assert mask is not None
+    masked = unpartition(attn(partition(x, window, shift=shift), window, mask), size, window, shift=shift)
+    pieces = attn.attend_volume(x, window, shift=shift, pad_mask="none")
+    torch.testing.assert_close(pieces, masked, atol=1e-10, rtol=0)
+    parameters = [x, *attn.parameters()]
+    weights = torch.randn_like(pieces)
+    expected = torch.autograd.grad((masked * weights).sum(), parameters)
+    found = torch.autograd.grad((pieces * weights).sum(), parameters)
+    torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
+
+
+def test_shifted_windows_with_hidden_padding_have_their_mask() -> None:
+    torch.manual_seed(0)
+    attn = GroupAttention(8, 2).double()
+    x = torch.randn(1, 3, 4, 4, 8, dtype=torch.float64)
+    alone = attn.attend_volume(x, (2, 2, 2), shift=(1, 1, 1), pad_mask="all")
+    seen = attn.attend_volume(x, (2, 2, 2), shift=(1, 1, 1), pad_mask="none")
+    # Frames 0, [1, 2] and then nothing: with the padding seen, frame 0 is joined by none, [1, 2] neither.
+    torch.testing.assert_close(alone[:, 1:], seen[:, 1:])
+    longer = torch.cat([x, torch.zeros_like(x[:, :1])], dim=1)
+    torch.testing.assert_close(
+        attn.attend_volume(longer, (2, 2, 2), shift=(1, 1, 1), pad_mask="none")[:, :3], seen
+    )
 
 
 def test_prefix_tokens_by_the_formula() -> None:

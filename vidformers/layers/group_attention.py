@@ -7,7 +7,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidformers.layers.attention import attention
-from vidformers.layers.partition import ONES, ZEROS, group_mask, partition, unpartition
+from vidformers.layers.partition import (
+    ONES,
+    ZEROS,
+    Piece,
+    group_mask,
+    has_hidden_padding,
+    padded_size,
+    partition,
+    shifted_pieces,
+    unpartition,
+)
+from vidformers.layers.sizes import Grid, triple
 
 
 def masked_logit(dtype: torch.dtype) -> float:
@@ -55,7 +66,7 @@ def attention_bias(
 def attention_in_groups(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -> Tensor:
     """`attention` of rows (B*G, heads, Nq or Nk, d), the bias being that of a clip's groups: broadcastable to
     (G, heads, Nq, Nk), as `attention_bias` gives it."""
-    if bias is None or bias.shape[0] == 1:
+    if bias is None or bias.shape[0] in (1, q.shape[0]):
         return attention(q, k, v, bias, scale)
     # Groups as heads, so that the clips share the bias, which can be larger than all the rest:
     # (B*G, heads, N, d) -> (B, G*heads, N, d)
@@ -119,8 +130,7 @@ class GroupAttention(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """As forward, without the projection; and the values, (B*G, P+N, C) both."""
         num_tokens = groups.shape[1]
-        # (B*G, P+N, 3*heads*d) -> 3 x (B*G, heads, P+N, d)
-        q, k, v = self.qkv(groups).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = self._split(self.qkv(groups))
         position = self.position_bias(group) if self.position_bias is not None else None
         bias = attention_bias(
             position,
@@ -145,8 +155,65 @@ class GroupAttention(nn.Module):
         pad_mask: str = "all",
     ) -> Tensor:
         """(B, T, H, W, C) -> the same: attention within the groups of `partition`, padding hidden as
-        `pad_mask` (a key of PAD_MASKS) says. Sizes are taken as given: clip the group before."""
+        `pad_mask` (a key of PAD_MASKS) says. Sizes are taken as given: clip the group before. A shift is that
+        of windows, below them, along axes longer than one."""
         size = x.shape[1:4]
+        if any(shift) and x.device.type == "cpu":
+            assert tuple(interval) == ONES and tuple(before) == ZEROS
+            if not has_hidden_padding(size, group, pad_mask=pad_mask):
+                return self._attend_pieces(x, triple(group), triple(shift))
         mask = group_mask(size, group, interval, shift, before, pad_mask=pad_mask, device=x.device)
         groups = self(partition(x, group, interval, shift, before), group, mask)
         return unpartition(groups, size, group, interval, shift, before)
+
+    def _attend_pieces(self, x: Tensor, window: Grid, shift: Grid) -> Tensor:
+        """`attend_volume` in shifted windows, no padding hidden, without roll and mask.
+
+        The windows at the ends are cut where the mask would part them. That saves the mask, which is as large
+        as all attention matrices, and what would be computed only to be hidden. But it is up to 27 small
+        attentions in place of a large one, no gain where launching them costs more (GPUs).
+        """
+        size = triple(x.shape[1:4])
+        padded = padded_size(size, window)
+        if padded != size:
+            pads = [p - n for n, p in zip(size, padded, strict=True)]
+            x = F.pad(x, (0, 0, 0, pads[2], 0, pads[1], 0, pads[0]))
+        qkv = self.qkv(x)
+        whole = None
+        if self.position_bias is not None:
+            # (heads, N, N) -> (heads, t, h, w, t, h, w)
+            whole = self.position_bias(window).to(qkv.dtype).view(-1, *window, *window)
+        t_pieces, h_pieces, w_pieces = (
+            shifted_pieces(*axis) for axis in zip(padded, window, shift, strict=True)
+        )
+        frames = []
+        for t in t_pieces:
+            rows = [
+                torch.cat([self._attend_piece(qkv, whole, t, h, w) for w in w_pieces], dim=3)
+                for h in h_pieces
+            ]
+            frames.append(torch.cat(rows, dim=2))
+        out = torch.cat(frames, dim=1)[:, : size[0], : size[1], : size[2]]
+        return self.proj_drop(self.proj(out))
+
+    def _attend_piece(self, qkv: Tensor, whole: Tensor | None, t: Piece, h: Piece, w: Piece) -> Tensor:
+        """Attention in the windows of one piece of each axis, without projections.
+
+        qkv (B, T, H, W, 3*heads*d), all of the volume; whole: the position bias of a whole window. -> (B, t,
+        h, w, heads*d), the piece's size.
+        """
+        part = qkv[:, t.start : t.stop, h.start : h.stop, w.start : w.stop]
+        group = (t.window, h.window, w.window)
+        # (B, t, h, w, 3*heads*d) -> (B*G, n, 3*heads*d) -> 3 x (B*G, heads, n, d)
+        q, k, v = self._split(partition(part, group))
+        bias = None
+        if whole is not None:
+            at = [slice(piece.first, piece.first + piece.window) for piece in (t, h, w)]
+            bias = whole[:, at[0], at[1], at[2], at[0], at[1], at[2]].reshape(1, -1, q.shape[2], q.shape[2])
+        out = attention(q, k, v, bias, self.scale)
+        return unpartition(out.transpose(1, 2).flatten(2), triple(part.shape[1:4]), group)
+
+    def _split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B*G, N, 3*heads*d) -> q, k and v, (B*G, heads, N, d) each, without a copy."""
+        q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        return q, k, v

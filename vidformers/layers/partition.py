@@ -10,11 +10,13 @@ Shape letters: B clips, T H W tokens along the axes, C channels, G groups of a c
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vidformers.layers.caching import once_per_size
 from vidformers.layers.sizes import Grid, triple
 
 ONES: Grid = (1, 1, 1)
@@ -76,6 +78,33 @@ def partition(
     return x.reshape(-1, gt * gh * gw, C)
 
 
+@dataclass(frozen=True)
+class Piece:
+    """A part of an axis that is cut into windows, and which of a whole window's places they hold."""
+
+    start: int
+    stop: int
+    window: int
+    first: int
+
+
+def shifted_pieces(padded: int, window: int, shift: int) -> list[Piece]:
+    """An axis cut into windows that begin `shift` tokens late: whole ones, and a cut one at either end.
+
+    The roll of `partition` puts the cut ones into one window, where `group_mask` keeps them apart. 12 tokens
+    in windows of 4, shifted by 1: [0], [1..4], [5..8], [9..11]; the first has place 3 of a window, the last
+    has the places 0 to 2.
+    """
+    if not shift:
+        return [Piece(0, padded, window, 0)]
+    end = padded - window + shift
+    return [
+        Piece(0, shift, shift, window - shift),
+        Piece(shift, end, window, 0),
+        Piece(end, padded, window - shift, 0),
+    ]
+
+
 def unpartition(
     groups: Tensor,
     size: Sequence[int],
@@ -97,6 +126,15 @@ def unpartition(
     return x[:, t : t + T, h : h + H, w : w + W]
 
 
+def has_hidden_padding(
+    size: Sequence[int], group: Sequence[int], interval: Sequence[int] = ONES, *, pad_mask: str
+) -> bool:
+    """Whether padding to whole groups adds tokens that `pad_mask`, a key of PAD_MASKS, hides."""
+    padded = padded_size(size, group, interval)
+    return any(p != n and hides for n, p, hides in zip(size, padded, PAD_MASKS[pad_mask], strict=True))
+
+
+@once_per_size
 def group_mask(
     size: Sequence[int],
     group: Sequence[int],
@@ -113,9 +151,7 @@ def group_mask(
     tokens that are neighbours only because the roll brought the two ends of an axis together.
     """
     padded = padded_size(size, group, interval)
-    hides_padding = any(
-        p != n and hides for n, p, hides in zip(size, padded, PAD_MASKS[pad_mask], strict=True)
-    )
+    hides_padding = has_hidden_padding(size, group, interval, pad_mask=pad_mask)
     if not hides_padding and not any(shift):
         return None
     real = torch.ones(1, 1, 1, dtype=torch.bool, device=device)
@@ -144,6 +180,7 @@ def group_mask(
     return sees
 
 
+@once_per_size
 def frames_in_groups(
     size: Sequence[int],
     group: Sequence[int],

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from vidformers.layers.caching import once_per_size, once_per_weights
 from vidformers.layers.sizes import Grid, triple
 
 
@@ -13,7 +14,10 @@ def table_size(window: Sequence[int]) -> Grid:
     return triple([2 * w - 1 for w in window])
 
 
-def offset_index(group: Sequence[int], window: Sequence[int], device: torch.device | None = None) -> Tensor:
+@once_per_size
+def offset_index(
+    group: Sequence[int], window: Sequence[int], *, device: torch.device | None = None
+) -> Tensor:
     """Row of a window's table for each (query, key) pair of a group: long (N, N).
 
     The row of the offset (dt, dh, dw) = query - key is
@@ -31,7 +35,17 @@ def offset_index(group: Sequence[int], window: Sequence[int], device: torch.devi
     return index.reshape(num_tokens, num_tokens)  # (gt, gh, gw, gt, gh, gw) -> (N, N)
 
 
-class TableBias(nn.Module):
+class PositionBias(nn.Module):
+    """A group of (t, h, w) tokens -> (heads, N, N), by `look_up`; kept while neither changes, see caching."""
+
+    def forward(self, group: Sequence[int]) -> Tensor:
+        return once_per_weights(self, tuple(group), lambda: self.look_up(group))
+
+    def look_up(self, group: Sequence[int]) -> Tensor:
+        raise NotImplementedError
+
+
+class TableBias(PositionBias):
     """One learned number a head for each offset in a window (Liu et al. 2021, Swin), in Swin's flat layout.
 
     forward: a group of (t, h, w) tokens, no larger than the window on any axis -> (heads, N, N). A smaller
@@ -51,18 +65,18 @@ class TableBias(nn.Module):
     def reset_parameters(self) -> None:
         nn.init.trunc_normal_(self.table, std=0.02)
 
-    def forward(self, group: Sequence[int]) -> Tensor:
+    def look_up(self, group: Sequence[int]) -> Tensor:
         num_tokens = group[0] * group[1] * group[2]
         shape = self.window if self.corner else group
-        index = offset_index(shape, self.window, self.table.device)[:num_tokens, :num_tokens]
+        index = offset_index(shape, self.window, device=self.table.device)[:num_tokens, :num_tokens]
         # index_select: the gradient of table[index] is slower.
-        return self.table.T.index_select(1, index.reshape(-1)).view(-1, num_tokens, num_tokens)
+        return self.table.T.index_select(1, index.reshape(-1)).reshape(-1, num_tokens, num_tokens)
 
     def extra_repr(self) -> str:
         return f"window={self.window}, heads={self.table.shape[1]}"
 
 
-class DynamicBias(nn.Module):
+class DynamicBias(PositionBias):
     """A small network of the offset (dt, dh, dw) in tokens (Wang et al. 2022, CrossFormer, section 3.3), so
     that one set of weights serves groups of every size.
 
@@ -82,7 +96,7 @@ class DynamicBias(nn.Module):
     def _layer(dim: int, dim_out: int) -> nn.Sequential:
         return nn.Sequential(nn.LayerNorm(dim, eps=1e-5), nn.ReLU(), nn.Linear(dim, dim_out))
 
-    def forward(self, group: Sequence[int]) -> Tensor:
+    def look_up(self, group: Sequence[int]) -> Tensor:
         if group[0] > 1 and not self.temporal:
             raise ValueError(
                 f"a group of {group[0]} time steps has temporal offsets; build DynamicBias with temporal=True"
@@ -93,5 +107,5 @@ class DynamicBias(nn.Module):
         offsets = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 2)
         x = self.pos_proj(offsets[:, 3 - weight.shape[1] :].to(weight.dtype))
         table = self.pos3(self.pos2(self.pos1(x)))  # (offsets, heads)
-        index = offset_index(group, group, weight.device)
+        index = offset_index(group, group, device=weight.device)
         return table[index.flatten()].T.reshape(-1, *index.shape)

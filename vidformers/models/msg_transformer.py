@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vidformers.layers.caching import once_per_size
 from vidformers.layers.checks import check_stages, declared_size
 from vidformers.layers.clip import as_clip
 from vidformers.layers.conv import Conv3d
@@ -51,7 +52,10 @@ def window_grid(size: Sequence[int], window: Sequence[int]) -> Grid:
     return triple([-(-n // w) for n, w in zip(size, window, strict=True)])
 
 
-def shuffle_index(windows: Grid, region: Grid, dim: int, device: torch.device | None = None) -> Tensor | None:
+@once_per_size
+def shuffle_index(
+    windows: Grid, region: Grid, dim: int, *, device: torch.device | None = None
+) -> Tensor | None:
     """Source of each channel of each messenger, long (nt*nh*nw*dim,); None where nothing moves.
 
     The channels are cut into one chunk for each place of a region in space, each chunk into one sub-chunk for
@@ -240,7 +244,7 @@ class MessengerStage(nn.Module):
             logit = frames_in_groups(size, window, device=device).to(patches.dtype).log()
             if size[0] % window[0] == 0:
                 logit = logit[0]  # the same in all windows
-        shuffle = None if self.region is None else shuffle_index(windows, self.region, dim, device)
+        shuffle = None if self.region is None else shuffle_index(windows, self.region, dim, device=device)
         return Layout(size, window, windows, group_mask(size, window, device=device), logit, shuffle)
 
 

@@ -29,6 +29,7 @@ from vidformers.layers.partition import (
     clip_group,
     clip_shift,
     group_mask,
+    padded_size,
     partition,
     unpartition,
 )
@@ -65,7 +66,8 @@ class PatchMerging(nn.Module):
         self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.pad(x, (0, 0, 0, x.shape[3] % 2, 0, x.shape[2] % 2))
+        if x.shape[2] % 2 or x.shape[3] % 2:
+            x = F.pad(x, (0, 0, 0, x.shape[3] % 2, 0, x.shape[2] % 2))
         corners = [x[:, :, row::2, column::2] for column in (0, 1) for row in (0, 1)]
         return self.reduction(self.norm(torch.cat(corners, dim=-1)))  # (B, T, H/2, W/2, 4C -> 2C)
 
@@ -83,11 +85,13 @@ class SwinBlock(nn.Module):
         qkv_bias: bool,
         norm_eps: float,
         corner_bias: bool,
+        pad_mask: str,
         roll_before_padding: bool,
         dropout_rate: float,
         drop_path_rate: float,
     ):
         super().__init__()
+        self.pad_mask = pad_mask
         self.roll_before_padding = roll_before_padding
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
         bias = TableBias(window, num_heads, corner=corner_bias)
@@ -98,20 +102,21 @@ class SwinBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), dim, dropout_rate)
 
-    def forward(self, x: Tensor, window: Grid, shift: Grid, mask: Tensor | None) -> Tensor:
-        """window and shift: those of this map; mask: of `group_mask` for them."""
-        x = x + self.drop_path(self._attend(self.norm1(x), window, shift, mask))
+    def forward(self, x: Tensor, window: Grid, shift: Grid) -> Tensor:
+        """window and shift: those of this map."""
+        x = x + self.drop_path(self._attend(self.norm1(x), window, shift))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
-    def _attend(self, x: Tensor, window: Grid, shift: Grid, mask: Tensor | None) -> Tensor:
-        size, plane = x.shape[1:4], shift[1:]
-        rolls_plane = self.roll_before_padding and any(plane)
-        if rolls_plane:
-            x = x.roll([-s for s in plane], dims=(2, 3))
-            shift = (shift[0], 0, 0)
-        groups = partition(x, window, shift=shift)  # (B, T, H, W, C) -> (B*G, N, C)
-        x = unpartition(self.attn(groups, window, mask), size, window, shift=shift)
-        return x.roll(plane, dims=(2, 3)) if rolls_plane else x
+    def _attend(self, x: Tensor, window: Grid, shift: Grid) -> Tensor:
+        size, plane = triple(x.shape[1:4]), shift[1:]
+        if not (self.roll_before_padding and any(plane)) or padded_size(size, window)[1:] == size[1:]:
+            return self.attn.attend_volume(x, window, shift=shift, pad_mask=self.pad_mask)
+        # The masks are those of the whole shift.
+        mask = group_mask(size, window, ONES, shift, pad_mask=self.pad_mask, device=x.device)
+        x, in_time = x.roll([-s for s in plane], dims=(2, 3)), (shift[0], 0, 0)
+        groups = partition(x, window, shift=in_time)  # (B, T, H, W, C) -> (B*G, N, C)
+        x = unpartition(self.attn(groups, window, mask), size, window, shift=in_time)
+        return x.roll(plane, dims=(2, 3))
 
 
 class SwinStage(nn.Module):
@@ -124,7 +129,6 @@ class SwinStage(nn.Module):
         window: Grid,
         merges: bool,
         norm_eps: float,
-        pad_mask: str,
         clips_plane: bool,
         drop_path_rates: Sequence[float],
         activation_checkpointing: bool,
@@ -132,7 +136,6 @@ class SwinStage(nn.Module):
     ):
         super().__init__()
         self.window = window
-        self.pad_mask = pad_mask
         self.clips_plane = clips_plane
         self.activation_checkpointing = activation_checkpointing
         self.downsample = PatchMerging(dim // 2, norm_eps) if merges else None
@@ -155,17 +158,12 @@ class SwinStage(nn.Module):
         if not self.clips_plane:
             window = (window[0], self.window[1], self.window[2])
         half = triple([w // 2 for w in self.window])
-        # The masks are those of all blocks of the stage.
         shifts = (ZEROS, clip_shift(half, self.window, size))
-        masks = [
-            group_mask(size, window, ONES, shift, pad_mask=self.pad_mask, device=x.device) for shift in shifts
-        ]
         for j, block in enumerate(self.blocks):
-            arguments = (x, window, shifts[j % 2], masks[j % 2])
             if self.activation_checkpointing and self.training and torch.is_grad_enabled():
-                x = checkpoint(block, *arguments, use_reentrant=False)
+                x = checkpoint(block, x, window, shifts[j % 2], use_reentrant=False)
             else:
-                x = block(*arguments)
+                x = block(x, window, shifts[j % 2])
         return x
 
 
