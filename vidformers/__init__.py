@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from vidformers.config import load_config as load_config
     from vidformers.data.readers import open_video as open_video
     from vidformers.engine.model import build_model as build_model
+    from vidformers.engine.predict import Prediction as Prediction
+    from vidformers.engine.predict import Predictor as Predictor
+    from vidformers.engine.predict import predict as predict
+    from vidformers.engine.timeline import Timeline as Timeline
+    from vidformers.engine.timeline import predict_timeline as predict_timeline
     from vidformers.models import create_model as create_model
     from vidformers.models import list_models as list_models
     from vidformers.models import model_arguments as model_arguments
@@ -23,6 +28,9 @@ __version__ = "0.1.0"
 
 _HOME = {
     "LoadInfo": "vidformers.checkpoints",
+    "Prediction": "vidformers.engine.predict",
+    "Predictor": "vidformers.engine.predict",
+    "Timeline": "vidformers.engine.timeline",
     "build_model": "vidformers.engine.model",
     "create_model": "vidformers.models",
     "list_models": "vidformers.models",
@@ -31,6 +39,8 @@ _HOME = {
     "model_arguments": "vidformers.models",
     "model_class": "vidformers.models",
     "open_video": "vidformers.data.readers",
+    "predict": "vidformers.engine.predict",
+    "predict_timeline": "vidformers.engine.timeline",
     "register_model": "vidformers.models",
 }
 

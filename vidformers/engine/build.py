@@ -20,6 +20,7 @@ from vidformers.data.loader import build_loader
 from vidformers.data.records import VideoList, check_labels
 from vidformers.engine.distributed import rank, world_size
 from vidformers.engine.logs import say
+from vidformers.engine.protocol import view_short_side
 
 
 def load_videos(cfg: CfgNode, split: str) -> VideoList:
@@ -169,10 +170,6 @@ def build_train_loader(cfg: CfgNode, videos: VideoList) -> DataLoader:
 
 def build_test_dataset(cfg: CfgNode, videos: VideoList, *, num_views: int, num_crops: int) -> TestVideos:
     """One item a video with all its views."""
-    # PySlowFast's rule: one crop is taken from the training scale, several from the crop size itself.
-    short_side = cfg.DATA.TEST_CROP_SIZE
-    if num_crops == 1:
-        short_side = max(short_side, cfg.DATA.TRAIN_JITTER_SCALES[0])
     return TestVideos(
         videos.records,
         num_frames=cfg.DATA.NUM_FRAMES,
@@ -182,7 +179,7 @@ def build_test_dataset(cfg: CfgNode, videos: VideoList, *, num_views: int, num_c
         use_offset=cfg.DATA.USE_OFFSET_SAMPLING,
         num_views=num_views,
         num_crops=num_crops,
-        short_side=short_side,
+        short_side=view_short_side(cfg, num_crops),
         crop_size=cfg.DATA.TEST_CROP_SIZE,
         resize_mode=cfg.DATA.RESIZE_MODE,
         **_reading(cfg),

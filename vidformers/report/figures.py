@@ -11,7 +11,7 @@ import io
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -421,40 +421,50 @@ def panel_svg(panel: Panel) -> str:
 
 
 def write_ablation_figure(summary: Summary, path: Path) -> None:
-    """Write one PNG with every panel of the summary, on white, 150 dots an inch.
+    """Write one PNG with every panel of the summary, as `write_panels` does.
 
     Raises ValueError when the summary has no perturbation.
     """
-    from matplotlib.figure import Figure
-
     panels = ablation_panels(summary)
     if not panels:
         raise ValueError(
             "got a summary without perturbations; wanted at least one to draw; try ABLATION.PERTURBATIONS"
         )
+    write_panels(panels, path)
+
+
+def write_panels(panels: Sequence[Panel], path: Path) -> None:
+    """Write one PNG with all panels under their titles, on white, 150 dots an inch: narrow ones in two
+    columns, wide ones below."""
+    from matplotlib.figure import Figure
+
     wide = [panel for panel in panels if panel.width > 5]
     columns: list[list[Panel]] = [[], []]
     for panel in panels:
         if panel not in wide:
             min(columns, key=lambda column: sum(p.height for p in column)).append(panel)
     columns = [column for column in columns if column]
-    rows = [max(sum(panel.height for panel in column) for column in columns), *(p.height for p in wide)]
+    rows = [sum(panel.height for panel in column) for column in columns]
+    rows = [*([max(rows)] if rows else []), *(panel.height for panel in wide)]
     with _matplotlib_style():
-        figure = Figure(figsize=(5.2 * len(columns), sum(rows) + 0.3 * len(panels)), layout="constrained",
+        width = 5.2 * len(columns) if columns else max(panel.width for panel in wide)
+        figure = Figure(figsize=(width, sum(rows) + 0.3 * len(panels)), layout="constrained",
                         facecolor="white")  # fmt: skip
-        parts = figure.subfigures(len(rows), 1, height_ratios=rows, squeeze=False)[:, 0]
-        for column, part in zip(columns, parts[0].subfigures(1, len(columns), squeeze=False)[0], strict=True):
-            heights = [panel.height for panel in column]
-            for panel, cell in zip(
-                column,
-                part.subfigures(len(column), 1, height_ratios=heights, squeeze=False)[:, 0],
-                strict=True,
-            ):
-                cell.suptitle(panel.title)
-                panel.draw(cell)
-        for panel, part in zip(wide, parts[1:], strict=True):
-            part.suptitle(panel.title)
-            panel.draw(part)
+        parts = list(figure.subfigures(len(rows), 1, height_ratios=rows, squeeze=False)[:, 0])
+        if columns:
+            cells = parts.pop(0).subfigures(1, len(columns), squeeze=False)[0]
+            for column, part in zip(columns, cells, strict=True):
+                _draw_below_each_other(column, part)
+        for panel, part in zip(wide, parts, strict=True):
+            _draw_below_each_other([panel], part)
         temporary = path.with_name(path.name + ".part")
         figure.savefig(temporary, format="png", dpi=150)
     os.replace(temporary, path)
+
+
+def _draw_below_each_other(panels: Sequence[Panel], figure: FigureBase) -> None:
+    heights = [panel.height for panel in panels]
+    cells = figure.subfigures(len(panels), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for panel, cell in zip(panels, cells, strict=True):
+        cell.suptitle(panel.title)
+        panel.draw(cell)

@@ -1,0 +1,54 @@
+"""The code blocks of a document, run as a reader would run them."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+_BLOCK = re.compile(r"(<!-- not run: [^\n]* -->\n)?```(\w+)\n(.*?)```", flags=re.DOTALL)
+
+
+def code_blocks(document: Path) -> list[tuple[str, str]]:
+    """(language, code) of the ```bash and ```python blocks, but for those after `<!-- not run: why -->`."""
+    blocks = _BLOCK.findall(document.read_text(encoding="utf-8"))
+    return [
+        (language, code) for skip, language, code in blocks if language in ("bash", "python") and not skip
+    ]
+
+
+def run_blocks(
+    document: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, replace: Mapping[str, str]
+) -> tuple[str, dict]:
+    """Run the blocks in order in `folder`, where tools/ and configs/ are those of the checkout.
+
+    replace: what is made smaller, old text -> new; each must occur. The Python blocks share their names.
+    Returns what the shell blocks have printed, and those names.
+    """
+    for name in ("tools", "configs", "data_prep"):
+        (folder / name).symlink_to(ROOT / name)
+    text = "".join(code for _, code in code_blocks(document))
+    assert [old for old in replace if old not in text] == []
+    monkeypatch.chdir(folder)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    printed, names = "", {"__name__": "document"}
+    for language, code in code_blocks(document):
+        for old, new in replace.items():
+            code = code.replace(old, new)
+        if language == "python":
+            exec(compile(code, str(document), "exec"), names)
+            continue
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", code],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"},
+            timeout=300,
+        )
+        assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
+        printed += done.stdout
+    return printed, names

@@ -1,0 +1,177 @@
+"""`vf.predict` and `Predictor`: the answers of the multi-view test, from whatever the weights say."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import vidformers as vf
+from tests.engine.predicting import save_run
+from vidformers.checkpoints.metadata import Metadata, Protocol, to_header
+from vidformers.config import load_config
+from vidformers.data.readers import VideoReadError
+from vidformers.engine.build import load_videos
+from vidformers.engine.predict import Predictor
+from vidformers.engine.protocol import checkpoint_config, config_protocol
+from vidformers.engine.ready_model import ready_model
+from vidformers.engine.test import test as run_test
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_answers_are_those_of_the_multi_view_test(tmp_path: Path, tiny_dataset: Path) -> None:
+    run = save_run(tmp_path, class_names=["blue", "red"])
+    fixed = ["DATA.PATH_TO_DATA_DIR", str(tiny_dataset), "TEST.CHECKPOINT_FILE_PATH", str(run)]
+    cfg = load_config(
+        tmp_path / "run.yaml", [*fixed, "OUTPUT_DIR", str(tmp_path), "DATA_LOADER.NUM_WORKERS", "0"]
+    )
+    run_test(cfg)
+    predictor = Predictor(weights=run, batch_size=4)
+    with np.load(tmp_path / "predictions.npz") as tested:
+        for row, record in enumerate(load_videos(cfg, "test").records[:3]):
+            answer = predictor(record.path)
+            assert answer.view_probabilities.shape == (6, 2)
+            assert np.allclose(answer.view_probabilities, tested["view_scores"][row], atol=1e-6)
+            assert np.allclose(answer.probabilities, tested["scores"][row], atol=1e-6)
+    assert predictor.class_names == ["blue", "red"] and predictor.name == "mvit_tiny"
+    assert [name for name, _ in answer.top(5)] in (["blue", "red"], ["red", "blue"])
+    assert answer.top(1)[0][1] == pytest.approx(answer.probabilities.max())
+    assert answer.probabilities.std() > 0.05  # classes that all have 1/K would hide a mistake
+
+
+def test_a_model_of_the_callers_keeps_its_mode_and_its_protocol(tiny_dataset: Path) -> None:
+    model = vf.create_model("mvit_tiny", num_classes=2, embed_dim=8)
+    model.head.dropout.p = 0.9  # type: ignore[union-attr, assignment]
+    video = tiny_dataset / "video_0.mp4"
+    first = vf.predict(model, video, labels=["a", "b"])
+    assert model.training
+    assert np.array_equal(first.probabilities, vf.predict(model, video).probabilities)
+    # Neither the model nor a YAML file says how it is tested: the usual views, the model's own sizes.
+    protocol = first.protocol
+    assert (protocol.num_frames, protocol.crop_size, protocol.num_temporal_views) == (8, 64, 5)
+    notes = Predictor(model).notes
+    assert "the usual protocol is assumed" in notes[0] and "numbered from 0 to 1" in notes[1]
+
+
+def test_a_registered_name_gets_the_protocol_of_its_file() -> None:
+    with torch.device("meta"):
+        model = vf.create_model("swin3d_t", num_classes=7)
+    ready = ready_model(model)
+    assert ready.protocol == config_protocol(load_config(ROOT / "configs" / "swin3d_t_32x2.yaml"))
+    assert "swin3d_t_32x2.yaml" in ready.notes[0] and ready.num_classes == 7
+
+
+def test_weights_with_metadata_say_everything(tmp_path: Path, tiny_dataset: Path) -> None:
+    safetensors = pytest.importorskip("safetensors.torch")
+    protocol = Protocol(
+        num_frames=8,
+        sampling_rate=2,
+        target_fps=10.0,
+        num_temporal_views=2,
+        num_spatial_crops=3,
+        short_side=32,
+        crop_size=32,
+    )
+    arguments = {"num_classes": 3, "embed_dim": 8, "image_size": 32}
+    metadata = Metadata(
+        model_name="mvit_tiny", model_arguments=arguments, protocol=protocol, labels=("a", "b", "c")
+    )
+    model = vf.create_model("mvit_tiny", **arguments)
+    path = tmp_path / "x.safetensors"
+    safetensors.save_file(model.state_dict(), path, metadata=to_header(metadata))
+    answer = vf.predict(path, tiny_dataset / "video_0.mp4")
+    assert answer.protocol == protocol and answer.class_names == ["a", "b", "c"]
+    assert answer.view_probabilities.shape == (6, 3)
+    assert Predictor("mvit_tiny", weights=path).notes == ()
+    with pytest.raises(ValueError, match="holds a mvit_tiny, but vit_tiny was asked for"):
+        Predictor("vit_tiny", weights=path)
+
+
+def test_weights_of_others_need_a_name_and_bring_their_number_of_classes(tmp_path: Path) -> None:
+    state = vf.create_model("mvit_tiny", num_classes=6).state_dict()
+    path = tmp_path / "x.pyth"
+    torch.save({"model_state": state}, path)
+    assert Predictor("mvit_tiny", weights=path).class_names[-1] == "class 5"
+    with pytest.raises(ValueError, match=r"does not say which model it is of; give its name.*mvit_b_16x4"):
+        Predictor(weights=path)
+    with pytest.raises(ValueError, match="named 'mvit_tyni'; did you mean mvit_tiny"):
+        Predictor("mvit_tyni", weights=path)
+    with pytest.raises(ValueError, match="would have random weights"):
+        Predictor("mvit_tiny")
+    headless = {name: value for name, value in state.items() if not name.startswith("head.")}
+    torch.save({"model_state": headless}, path)
+    with pytest.raises(ValueError, match="holds no classifier"):
+        Predictor("mvit_tiny", weights=path)
+
+
+def test_a_yaml_file_by_its_path_says_the_protocol(tmp_path: Path) -> None:
+    run = save_run(tmp_path)
+    other = tmp_path / "other.yaml"
+    other.write_text("_BASE_: run.yaml\nTEST: {NUM_ENSEMBLE_VIEWS: 7}\n")
+    assert Predictor(weights=run).protocol.num_temporal_views == 3
+    assert Predictor(other, weights=run).protocol.num_temporal_views == 7
+    assert Predictor(other, weights=run, num_temporal_views=1).protocol.num_temporal_views == 1
+
+
+def test_several_labels_a_video_are_a_sigmoid_a_class(tmp_path: Path, tiny_dataset: Path) -> None:
+    video = tiny_dataset / "video_0.mp4"
+    one = vf.predict(save_run(tmp_path), video)
+    several = vf.predict(save_run(tmp_path, "MODEL.LOSS_FUNC", "bce_logit"), video)
+    assert one.probabilities.sum() == pytest.approx(1, abs=1e-5)
+    assert several.probabilities.sum() != pytest.approx(1, abs=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("names.txt", "a cat\n'a dog'\n"),
+        ("list.json", json.dumps(["a cat", "a dog"])),
+        ("pyslowfast.json", json.dumps({'"a dog"': 1, "a cat": 0})),
+        ("by_label.json", json.dumps({"1": "a dog", "0": "a cat"})),
+    ],
+)
+def test_labels_from_a_file(name: str, text: str, tmp_path: Path) -> None:
+    run = save_run(tmp_path, class_names=["x", "y"])
+    (tmp_path / name).write_text(text)
+    assert Predictor(weights=run, labels=tmp_path / name).class_names == ["a cat", "a dog"]
+    assert Predictor(weights=run).class_names == ["x", "y"]
+
+
+def test_labels_that_do_not_fit(tmp_path: Path) -> None:
+    run = save_run(tmp_path)
+    (tmp_path / "three.txt").write_text("a\nb\nc\n")
+    with pytest.raises(ValueError, match=r"three\.txt names 3 classes, but mvit_tiny has 2"):
+        Predictor(weights=run, labels=tmp_path / "three.txt")
+    with pytest.raises(FileNotFoundError, match=r"no file of class names .*none\.txt"):
+        Predictor(weights=run, labels=tmp_path / "none.txt")
+    (tmp_path / "odd.json").write_text('{"a": 0, "b": 2}')
+    with pytest.raises(ValueError, match="without gaps"):
+        Predictor(weights=run, labels=tmp_path / "odd.json")
+
+
+def test_an_unreadable_video_says_why(tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("no video")
+    predictor = Predictor(weights=save_run(tmp_path))
+    with pytest.raises(VideoReadError) as error:
+        predictor(tmp_path / "text.mp4")
+    assert error.value.reason == "not a video"
+    with pytest.raises(VideoReadError, match="missing file"):
+        predictor(tmp_path / "none.mp4")
+
+
+def test_the_averaged_weights_of_a_run_are_used(tmp_path: Path) -> None:
+    run = save_run(tmp_path)
+    state = torch.load(run, weights_only=True)
+    torch.save({**state, "ema": {name: value + 1 for name, value in state["model"].items()}}, run)
+    loaded = Predictor(weights=run).model.state_dict()["head.projection.bias"]
+    assert torch.equal(loaded, state["model"]["head.projection.bias"] + 1)
+
+
+def test_a_config_of_another_version_is_read(tmp_path: Path) -> None:
+    run = save_run(tmp_path)
+    state = torch.load(run, weights_only=True)
+    assert checkpoint_config({"model_state": {}, "config": state["config"]}) is None
+    cfg = checkpoint_config({**state, "config": state["config"] + "GONE:\n  KEY: 1\n"})
+    assert cfg is not None and cfg.DATA.TARGET_FPS == 12.0 and dict(cfg.MODEL.ARGS) == {"embed_dim": 8}

@@ -1,0 +1,148 @@
+"""A timeline as files: CSV with every number, JSON with what it amounts to, and a picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import simplejson
+
+from vidformers.files import write_text_atomically
+from vidformers.report.figures import (
+    BLUE,
+    FAINT,
+    GREEN,
+    INDIGO,
+    MUTED,
+    OLIVE,
+    ORANGE,
+    PINK,
+    Panel,
+    write_panels,
+)
+from vidformers.report.summary import one_line
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import FigureBase
+
+    from vidformers.engine.timeline import Timeline
+
+_COLORS = (BLUE, ORANGE, GREEN, PINK, OLIVE, INDIGO)
+_TOP = 5  # answers of a window in the JSON
+_VISIBLE = 0.05  # a curve that stays below this is no news
+
+
+def timeline_csv(timeline: Timeline) -> str:
+    """A row a window: start and end (seconds), the likeliest class, and the probability of every class."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["start_seconds", "end_seconds", "top1", *timeline.class_names])
+    answers = timeline.probabilities.argmax(axis=1)
+    for start, end, answer, row in zip(
+        timeline.start_seconds, timeline.end_seconds, answers, timeline.probabilities, strict=True
+    ):
+        name = timeline.class_names[answer]
+        writer.writerow([f"{start:.3f}", f"{end:.3f}", name, *(f"{value:.5f}" for value in row)])
+    return buffer.getvalue()
+
+
+def timeline_json(timeline: Timeline) -> str:
+    """The settings, the stretches over which the answer stays the same, and the best answers a window."""
+    order = np.argsort(-timeline.probabilities, axis=1, kind="stable")[:, :_TOP]
+    content = {
+        "path": timeline.path,
+        "duration_seconds": round(timeline.duration_seconds, 3),
+        "window_seconds": round(timeline.window_seconds, 4),
+        "hop_seconds": round(timeline.hop_seconds, 4),
+        "damage": timeline.damage or None,
+        "peak_frames_held": timeline.peak_frames_held,
+        "protocol": asdict(timeline.protocol),
+        "segments": [
+            {"start": round(start, 3), "end": round(end, 3), "class": name, "mean_probability": mean}
+            for start, end, name, mean in timeline.segments()
+        ],
+        "windows": [
+            {
+                "start": round(float(start), 3),
+                "end": round(float(end), 3),
+                "top": [
+                    {"class": timeline.class_names[label], "probability": float(row[label])}
+                    for label in labels
+                ],
+            }
+            for start, end, row, labels in zip(
+                timeline.start_seconds, timeline.end_seconds, timeline.probabilities, order, strict=True
+            )
+        ],
+    }
+    return simplejson.dumps(content, indent=2, ignore_nan=True) + "\n"
+
+
+def timeline_panel(timeline: Timeline) -> Panel:
+    """Probability of the classes that are the first answer longest, and below it which one is first."""
+    step = f"{timeline.window_seconds:.2f} s windows, every {timeline.hop_seconds:.2f} s"
+    title = f"{one_line(os.path.basename(timeline.path), 60)}: {step}"
+    return Panel(title, "", 9.0, 3.6, partial(_draw, timeline=timeline))
+
+
+def write_timeline(timeline: Timeline, folder: Path, stem: str) -> list[Path]:
+    """Write <stem>.csv, <stem>.json and, where matplotlib is there, <stem>.png; returns what was written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{stem}.csv", folder / f"{stem}.json"]
+    write_text_atomically(paths[0], timeline_csv(timeline))
+    write_text_atomically(paths[1], timeline_json(timeline))
+    try:
+        write_panels([timeline_panel(timeline)], folder / f"{stem}.png")
+    except ImportError:
+        return paths
+    return [*paths, folder / f"{stem}.png"]
+
+
+def _shown_classes(timeline: Timeline) -> list[int]:
+    """Labels to draw, those that are the first answer most often before those that only come near."""
+    answers = np.bincount(timeline.probabilities.argmax(axis=1), minlength=len(timeline.class_names))
+    peaks = timeline.probabilities.max(axis=0)
+    order = np.lexsort((-peaks, -answers))[: len(_COLORS)]
+    return [int(label) for label in order if peaks[label] >= _VISIBLE]
+
+
+def _draw(figure: FigureBase, timeline: Timeline) -> None:
+    from matplotlib.ticker import FuncFormatter
+
+    curves, strip = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [12, 1]})
+    axes: Axes = curves
+    axes.grid(color=FAINT)
+    shown = _shown_classes(timeline)
+    centres = (timeline.start_seconds + timeline.end_seconds) / 2
+    marker = "o" if len(centres) <= 40 else ""
+    for color, label in zip(_COLORS, shown, strict=False):
+        axes.plot(centres, 100 * timeline.probabilities[:, label], color=color, linewidth=1.4, marker=marker,
+                  markersize=3, label=one_line(timeline.class_names[label], 40))  # fmt: skip
+    axes.set_ylim(0, 100)
+    axes.set_ylabel("probability (%)")
+    colors = dict(zip((timeline.class_names[label] for label in shown), _COLORS, strict=False))
+    for start, end, name, _ in timeline.segments():
+        strip.axvspan(start, end, color=colors.get(name, MUTED), linewidth=0)
+    strip.set_yticks([])
+    strip.set_ylabel("first", rotation=0, ha="right", va="center")
+    strip.set_xlim(0, timeline.duration_seconds)
+    if timeline.duration_seconds >= 120:
+        strip.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{int(x // 60)}:{int(x % 60):02d}"))
+        strip.set_xlabel("minutes:seconds")
+    else:
+        strip.set_xlabel("seconds")
+    handles, names = axes.get_legend_handles_labels()
+    hidden = len({name for _, _, name, _ in timeline.segments()} - colors.keys())
+    if hidden:
+        from matplotlib.patches import Patch
+
+        handles.append(Patch(color=MUTED))
+        names.append(f"{hidden} other classes")
+    figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)), columnspacing=1.4)
