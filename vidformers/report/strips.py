@@ -1,16 +1,19 @@
-"""Strips of frames: what the model was shown, clean and under each perturbation, as HTML for report.html."""
+"""Strips of frames: as HTML for report.html (what the model was shown), and as one picture."""
 
 import base64
 import hashlib
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
 
 _FRAME_HEIGHT = 72  # pixels stored, at most
+_GAP = 4  # pixels between the frames and rows of a picture
+_FRAMES = 8  # of a clip in a picture, at most
+_MIN_HEIGHT = 96  # pixels of a frame in a picture; smaller ones are enlarged by a whole number
 
 
 def _data_uri(frame: np.ndarray) -> str:
@@ -22,6 +25,32 @@ def _data_uri(frame: np.ndarray) -> str:
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=88, subsampling=0)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def enlarged(clip: np.ndarray) -> np.ndarray:
+    """(T, h, w, 3) with each pixel repeated until frames are large enough to be looked at."""
+    scale = -(-_MIN_HEIGHT // clip.shape[1])
+    return clip.repeat(scale, axis=1).repeat(scale, axis=2)
+
+
+def strip_image(clips: Sequence[np.ndarray]) -> np.ndarray:
+    """A row of frames for each clip, uint8 (T, h, w, 3) -> (H, W, 3); of long ones the even spread of 8."""
+    rows = []
+    for clip in clips:
+        shown = clip[np.linspace(0, len(clip) - 1, min(_FRAMES, len(clip))).round().astype(int)]
+        framed = np.pad(enlarged(shown), ((0, 0), (0, _GAP), (0, _GAP), (0, 0)), constant_values=255)
+        rows.append(np.concatenate(list(framed), axis=1))
+    return np.concatenate(rows)
+
+
+def save_image(path: Path, image: np.ndarray) -> None:
+    """Write uint8 (H, W, 3) as a PNG."""
+    from PIL import Image
+
+    temporary = path.with_name(path.name + ".part")
+    with open(temporary, "wb") as file:
+        Image.fromarray(image).save(file, format="PNG")
+    os.replace(temporary, path)
 
 
 def source_positions(clips: Mapping[str, np.ndarray]) -> dict[str, list[int | None]]:
