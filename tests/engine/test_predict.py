@@ -13,6 +13,7 @@ from vidformers.checkpoints.metadata import Metadata, Protocol, to_header
 from vidformers.config import load_config
 from vidformers.data.readers import VideoReadError
 from vidformers.engine.build import load_videos
+from vidformers.engine.model import build_model
 from vidformers.engine.predict import Predictor
 from vidformers.engine.protocol import checkpoint_config, config_protocol
 from vidformers.engine.ready_model import ready_model
@@ -175,3 +176,24 @@ def test_a_config_of_another_version_is_read(tmp_path: Path) -> None:
     assert checkpoint_config({"model_state": {}, "config": state["config"]}) is None
     cfg = checkpoint_config({**state, "config": state["config"] + "GONE:\n  KEY: 1\n"})
     assert cfg is not None and cfg.DATA.TARGET_FPS == 12.0 and dict(cfg.MODEL.ARGS) == {"embed_dim": 8}
+
+
+def test_a_checkpoint_of_pyslowfast_says_its_model_and_its_clips(tmp_path: Path) -> None:
+    theirs = """
+MODEL: {ARCH: mvit, MODEL_NAME: MViT, NUM_CLASSES: 3}
+DATA: {NUM_FRAMES: 8, SAMPLING_RATE: 2, TRAIN_CROP_SIZE: 64, TEST_CROP_SIZE: 64,
+       TRAIN_JITTER_SCALES: [72, 80]}
+TEST: {NUM_ENSEMBLE_VIEWS: 2, NUM_SPATIAL_CROPS: 1}
+MVIT: {DEPTH: 2, EMBED_DIM: 16, NUM_HEADS: 1, PATCH_KERNEL: [3, 7, 7],
+       PATCH_STRIDE: [2, 4, 4], PATCH_PADDING: [1, 3, 3]}
+"""
+    (tmp_path / "theirs.yaml").write_text(theirs)
+    cfg = load_config(tmp_path / "theirs.yaml")
+    state = {"model_state": build_model(cfg).state_dict(), "cfg": theirs}
+    torch.save(state, tmp_path / "x.pyth")
+    predictor = Predictor(weights=tmp_path / "x.pyth")
+    assert predictor.name == "mvit" and len(predictor.class_names) == 3
+    assert predictor.protocol == config_protocol(cfg) and predictor.protocol.num_temporal_views == 2
+    torch.save({**state, "cfg": "MODEL: {ARCH: slowfast, MODEL_NAME: SlowFast}"}, tmp_path / "x.pyth")
+    with pytest.raises(ValueError, match="does not say which model it is of"):
+        Predictor(weights=tmp_path / "x.pyth")

@@ -1,5 +1,6 @@
 """The testing protocol that a config describes, and the config that a checkpoint of a run carries."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ from fvcore.common.config import CfgNode
 
 from vidformers.checkpoints.metadata import Protocol
 from vidformers.config.defaults import OPEN_SECTIONS, get_defaults
+from vidformers.config.pyslowfast import translate_pyslowfast
 from vidformers.config.values import Tree, has, leaves, merge_into, put
 
 
@@ -53,7 +55,25 @@ def checkpoint_config(checkpoint: Mapping[str, Any]) -> CfgNode | None:
     for key, value in leaves(yaml.safe_load(text)):
         if has(schema, key) or key.rpartition(".")[0] in OPEN_SECTIONS:
             put(kept, key, value)
+    return _resolved(kept)
+
+
+def pyslowfast_config(checkpoint: Mapping[str, Any]) -> CfgNode | None:
+    """The config, in our keys, that a checkpoint of PySlowFast carries; None where there is none, or one that
+    this library does not support."""
+    text = checkpoint.get("cfg")
+    if not isinstance(text, str):
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # settings of training that have no effect
+            return _resolved(translate_pyslowfast(yaml.safe_load(text)))
+    except (ValueError, TypeError, AttributeError, yaml.YAMLError):
+        return None
+
+
+def _resolved(tree: Tree) -> CfgNode:
     cfg = get_defaults()
-    merge_into(cfg, kept, schema, open_sections=OPEN_SECTIONS)
+    merge_into(cfg, tree, get_defaults(), open_sections=OPEN_SECTIONS)
     cfg.freeze()
     return cfg

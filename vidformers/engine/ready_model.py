@@ -16,7 +16,7 @@ from vidformers.config import load_config
 from vidformers.config.values import nearest
 from vidformers.data.records import read_label_file
 from vidformers.engine.model import model_kwargs
-from vidformers.engine.protocol import checkpoint_config, config_protocol
+from vidformers.engine.protocol import checkpoint_config, config_protocol, pyslowfast_config
 from vidformers.engine.published import CONFIGS, published_config
 from vidformers.models import create_model, list_models, model_arguments, model_class
 
@@ -103,13 +103,14 @@ def _of_weights(name: str | None, weights: str | os.PathLike[str] | None) -> Rea
         raise ValueError(f"{known}; give the file of its weights (--weights x.pyth)")
     path = os.fspath(weights)
     said, checkpoint = read_metadata(path), read_checkpoint(path)
-    own = checkpoint_config(checkpoint)
+    # A name that is given goes before what PySlowFast's config says: it stands for the published testing.
+    own = checkpoint_config(checkpoint) or (None if name else pyslowfast_config(checkpoint))
     if own:
         said = Metadata(
             model_name=own.MODEL.NAME, model_arguments=model_kwargs(own), protocol=config_protocol(own)
         )
-        # The averaged weights are those that the run tested.
-        checkpoint = {**checkpoint, "model": checkpoint.get("ema") or checkpoint["model"]}
+    if checkpoint.get("ema"):  # the averaged weights are those that the run tested
+        checkpoint = {**checkpoint, "model": checkpoint["ema"]}
     asked = _config_of(name) if name else None
     asked_name = asked.MODEL.NAME if asked else name
     if said is None:
