@@ -12,7 +12,7 @@ from vidformers.checkpoints.metadata import Protocol
 from vidformers.data.datasets.clips import TestVideos
 from vidformers.data.readers import VideoReadError
 from vidformers.data.records import Record
-from vidformers.data.views import gather_views
+from vidformers.data.views import VideoViews, gather_views
 from vidformers.engine.build import resolve_device
 from vidformers.engine.ready_model import ready_model
 from vidformers.engine.test import autocast
@@ -95,6 +95,23 @@ class Predictor:
     def __call__(self, video: str | os.PathLike[str]) -> Prediction:
         """The prediction for one video. Raises VideoReadError, whose `reason` and `detail` say why."""
         path, protocol = os.fspath(video), self.protocol
+        views = self.views(path)
+        rows = range(views.num_views)
+        parts = [rows[first : first + self.batch_size] for first in range(0, len(rows), self.batch_size)]
+        scores = np.concatenate(
+            [
+                self.score(
+                    gather_views(views, part, mean=protocol.mean, std=protocol.std, device=self.device)
+                )
+                for part in parts
+            ]
+        )
+        ensemble = scores.max(axis=0) if protocol.ensemble_method == "max" else scores.mean(axis=0)
+        return Prediction(path, ensemble, scores, self.class_names, protocol, views.damage)
+
+    def views(self, path: str) -> VideoViews:
+        """All views of one video by the protocol. Raises VideoReadError."""
+        protocol = self.protocol
         dataset = TestVideos(
             [Record(path, 0, path)],
             num_frames=protocol.num_frames,
@@ -112,18 +129,7 @@ class Predictor:
         views = dataset[0]
         if views.failure:
             raise VideoReadError(path, *views.failure, self.backend)
-        rows = range(views.num_views)
-        parts = [rows[first : first + self.batch_size] for first in range(0, len(rows), self.batch_size)]
-        scores = np.concatenate(
-            [
-                self.score(
-                    gather_views(views, part, mean=protocol.mean, std=protocol.std, device=self.device)
-                )
-                for part in parts
-            ]
-        )
-        ensemble = scores.max(axis=0) if protocol.ensemble_method == "max" else scores.mean(axis=0)
-        return Prediction(path, ensemble, scores, self.class_names, protocol, views.damage)
+        return views
 
     @torch.inference_mode()
     def score(self, clips: Tensor) -> np.ndarray:
