@@ -76,6 +76,6 @@ def run(chosen: argparse.Namespace) -> int:
         if explanation.answer != explanation.class_name:
             said += f" (the answer is {explanation.answer})"
         print(f"{path}: {said}\n  written: {', '.join(map(str, written))}", flush=True)
-    for error in failures:
-        print(f"could not be read: {error.path}: {error.reason}: {error.detail}", file=sys.stderr)
+    for failed in failures:
+        print(f"could not be read: {failed.path}: {failed.reason}: {failed.detail}", file=sys.stderr)
     return 1 if failures else 0
