@@ -9,7 +9,7 @@ from vidformers.data.masking import draw_masks, num_masked
 GRID = (8, 14, 14)
 
 
-@pytest.mark.parametrize(("masking", "hidden"), [("tube", 176 * 8), ("random", 1411)])
+@pytest.mark.parametrize(("masking", "hidden"), [("tube", 176 * 8), ("random", 1411), ("cube", 1411)])
 def test_every_clip_hides_exactly_as_many_and_others(masking, hidden):
     masks = draw_masks(masking, 0.9, GRID, 5, np.random.default_rng(0))
     assert masks.shape == (5, 8 * 196) and masks.dtype == torch.bool
@@ -24,6 +24,30 @@ def test_a_tube_hides_the_same_places_in_all_frames_and_random_masks_do_not():
     assert tubes[:, 0].sum(dim=(1, 2)).tolist() == [176] * 3
     scattered = draw_masks("random", 0.9, GRID, 3, np.random.default_rng(0)).unflatten(1, GRID)
     assert not (scattered == scattered[:, :1]).all()
+
+
+def test_cubes_hide_neighbours_in_space_and_in_time():
+    masks = draw_masks("cube", 0.4, GRID, 40, np.random.default_rng(0)).unflatten(1, GRID).float()
+    for axis in (1, 2, 3):  # of scattered ones 40 % have a hidden neighbour
+        size = masks.shape[axis] - 1
+        both = masks.narrow(axis, 0, size) * masks.narrow(axis, 1, size)
+        assert both.sum() > 0.7 * masks.narrow(axis, 0, size).sum()
+    frames = masks.mean(dim=(2, 3))  # and they are no tubes
+    assert frames.min() < 0.05 and frames.max() > 0.9
+
+
+@pytest.mark.parametrize("masking", ["tube", "random", "cube"])
+def test_a_unit_is_hidden_whole(masking):
+    masks = draw_masks(masking, 0.5, GRID, 3, np.random.default_rng(0), unit=(2, 7, 7)).unflatten(1, GRID)
+    units = masks.unflatten(3, (-1, 7)).unflatten(2, (-1, 7)).unflatten(1, (-1, 2)).float()
+    shares = units.mean(dim=(2, 4, 6))
+    assert shares.shape == (3, 4, 2, 2) and set(shares.unique().tolist()) == {0.0, 1.0}
+    assert shares.sum(dim=(1, 2, 3)).tolist() == [8.0] * 3
+    assert num_masked(masking, 0.5, GRID, (2, 7, 7)) == 8 * 2 * 7 * 7
+    with pytest.raises(
+        ValueError, match=r"units of \(3, 7, 7\) tokens, which do not fill .*; try \(1, 7, 7\)"
+    ):
+        draw_masks(masking, 0.5, GRID, 3, np.random.default_rng(0), unit=(3, 7, 7))
 
 
 @pytest.mark.parametrize("masking", ["tube", "random"])

@@ -4,6 +4,7 @@ import torch
 from vidformers import files
 from vidformers.engine.checkpoint import (
     checkpoint_path,
+    export_sharded,
     keep_last,
     list_checkpoints,
     load_newest_checkpoint,
@@ -63,7 +64,7 @@ def test_a_finished_sharded_run_has_a_file_to_test_and_a_folder_to_resume_from(t
         folder = tmp_path / str(epoch)
         sharded, whole = (checkpoint_path(folder, epoch, sharded=kind) for kind in (True, False))
         for path in (sharded, whole) if epoch % 2 else (whole, sharded):
-            save_checkpoint(path / "run.pyth" if path is sharded else path, {"epoch": epoch})
+            save_checkpoint(path / "run.pyth" if path is sharded else path, {"epoch": epoch, "files": {}})
         assert load_newest_checkpoint(folder)[0] == whole
         assert load_newest_checkpoint(folder, sharded=True)[0] == sharded
 
@@ -75,6 +76,47 @@ def test_a_sharded_checkpoint_takes_the_place_of_a_damaged_one(tmp_path):
     (path / "half").write_text("damaged")
     save_sharded(path, {"model": {"w": torch.ones(3)}}, {"epoch": 1})
     assert load_newest_checkpoint(tmp_path)[1] == {"epoch": 1} and not (path / "half").exists()
+
+
+DAMAGE = {
+    "cut short": lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    "another byte": lambda path: path.write_bytes(flipped(path.read_bytes())),
+    "gone": lambda path: path.unlink(),
+}
+
+
+def flipped(content: bytes) -> bytes:
+    """One bit of a tensor of ones is another."""
+    place = content.index(torch.ones(64).numpy().tobytes()) + 99
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is")
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [(file, damage) for file in ("__0_0.distcp", ".metadata") for damage in DAMAGE]
+    + [("whole", "cut short"), ("whole", "another byte")],
+)
+def test_any_damage_is_found_before_the_checkpoint_is_used(file, damage, tmp_path, capsys):
+    tensors = {"model": {"w": torch.ones(64)}}
+    for epoch in (1, 2):
+        path = checkpoint_path(tmp_path, epoch, sharded=file != "whole")
+        if file == "whole":
+            save_checkpoint(path, {"epoch": epoch, **tensors})
+        else:
+            save_sharded(path, tensors, {"epoch": epoch})
+    broken = path if file == "whole" else path / file
+    if file == ".metadata" and damage == "another byte":
+        broken.write_bytes(broken.read_bytes()[:-9] + b"x" + broken.read_bytes()[-8:])
+    else:
+        DAMAGE[damage](broken)
+    found, state = load_newest_checkpoint(tmp_path)
+    assert state["epoch"] == 1 and "00001" in found.name
+    said = capsys.readouterr().out
+    assert f"{path} cannot be read" in said and (file == "whole" or file in said)
+    if file == "__0_0.distcp":
+        with pytest.raises(ValueError, match=r"__0_0.distcp is damaged or missing"):
+            export_sharded(path, tmp_path / "weights.pyth")
 
 
 def test_two_processes_may_write_the_same_text_at_the_same_time(tmp_path, monkeypatch):

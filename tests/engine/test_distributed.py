@@ -136,8 +136,12 @@ def test_a_sharded_run_resumes_from_its_folder(data, tmp_path):
     straight = run(tmp_path / "straight", data, 2, *overrides)
     cut = run(tmp_path / "cut", data, 2, *overrides)
     checkpoints = cut / "checkpoints"
+    damaged = checkpoints / "checkpoint_epoch_00003.sharded"
     for path in [path for epoch in (3, 4, 5) for path in checkpoints.glob(f"checkpoint_epoch_0000{epoch}*")]:
-        subprocess.run(["rm", "-r", str(path)], check=True)
+        if path != damaged:
+            subprocess.run(["rm", "-r", str(path)], check=True)
+    part = damaged / "__1_0.distcp"  # of the second process
+    part.write_bytes(part.read_bytes()[:-200] + bytes(200))
     (cut / "log.jsonl").unlink()
     again = tmp_path / "cut" / "again"
     again.mkdir()
@@ -147,6 +151,7 @@ def test_a_sharded_run_resumes_from_its_folder(data, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert result.returncode == 0, result.stderr
+    assert f"{damaged} cannot be read (ValueError: {part} is damaged" in result.stdout
     assert "checkpoint_epoch_00002_step_000001.sharded after 2 of 5 epochs and 1 steps" in result.stdout
     assert losses(cut) == losses(straight)[-len(losses(cut)) :] and len(losses(cut)) == 5
     for name, tensor in final_state(cut)["model"].items():
@@ -225,7 +230,7 @@ from vidformers.engine.train import Trainer
 step, sys.argv = Trainer.train_step, ["run_net.py", *sys.argv[1:]]
 def train_step(self, *arguments):
     loss, *rest = step(self, *arguments)
-    return (float("nan") if self.step == 1 and os.environ["RANK"] == "1" else loss), *rest
+    return (float("nan") if self.progress.step == 1 and os.environ["RANK"] == "1" else loss), *rest
 Trainer.train_step = train_step
 runpy.run_path({tool!r}, run_name="__main__")
 """
@@ -245,6 +250,43 @@ def test_a_bad_loss_in_one_process_stops_all_and_names_the_videos_of_the_step(da
     rows = map(simplejson.loads, (tmp_path / "out" / "log.jsonl").read_text().splitlines())
     (row,) = (row for row in rows if row["event"] == "bad_loss")
     assert row["loss"] == "nan" and len(row["videos"]) == 4
+
+
+STOPPED = """
+import os, runpy, signal, sys
+from vidformers.engine import test
+gather, sys.argv = test.gather_views, ["run_net.py", *sys.argv[1:]]
+seen = 0
+def gather_views(*arguments, **others):
+    global seen
+    seen += 1
+    if os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGTERM)
+    return gather(*arguments, **others)
+test.gather_views = gather_views
+try:
+    runpy.run_path({tool!r}, run_name="__main__")
+finally:
+    print("views", seen)
+"""
+
+
+@pytest.mark.parametrize("shard", ["True", "False"])
+def test_a_warning_to_one_process_in_a_validation_stops_all(data, tmp_path, shard):
+    (tmp_path / "run.yaml").write_text(CONFIG.format(data=data, output=tmp_path / "out"))
+    (tmp_path / "stopped.py").write_text(STOPPED.format(tool=str(ROOT / "tools" / "run_net.py")))
+    overrides = ("TEST.BATCH_SIZE", "1", "TRAIN.EVAL_PERIOD", "1", "TRAIN.SHARD", shard)
+    result = subprocess.run(
+        [*TWO_PROCESSES, str(tmp_path / "stopped.py"), "--cfg", str(tmp_path / "run.yaml"), *overrides],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )
+    assert result.returncode == 1 and "SIGTERM: stopped with a checkpoint" in result.stdout, result.stderr
+    assert result.stdout.count("views 1\n") == 2  # of 4 each
+    names = [path.name for path in (tmp_path / "out" / "checkpoints").iterdir()]
+    assert names == [f"checkpoint_epoch_00000_step_000002.{'sharded' if shard == 'True' else 'pyth'}"]
 
 
 def test_processes_on_the_cpu_need_no_gpu_of_their_own(monkeypatch):

@@ -1,8 +1,8 @@
 """Pre-training on a few tiny videos: what it logs, draws and saves, and fine-tuning from it."""
 
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
 import simplejson
 import torch
@@ -15,6 +15,16 @@ from vidformers.models.masked_autoencoder import patchify
 
 ARGS = "{'embed_dim': 24, 'depth': 2, 'class_token': False}"
 MODEL = ("MODEL.NAME", "vit_tiny", "MODEL.ARGS", ARGS)
+SMALL = "{'patch_kernel': [2, 4, 4], 'patch_stride': [2, 4, 4]}"
+SMALL_PATCHES = ("MODEL.NAME", "vit_tiny", "MODEL.ARGS", SMALL)
+# Two blocks, of which the second pools 8 x 8 tokens to 4 x 4 cells of 8 x 8 pixels.
+MVIT = (
+    "MODEL.NAME",
+    "mvit_tiny",
+    "MODEL.ARGS",
+    "{'embed_dim': 16, 'depth': 2, 'dim_mul': [[1, 2.0]], 'head_mul': [[1, 2.0]], "
+    "'pool_q_stride': [[1, 1, 2, 2]], 'patch_kernel': [2, 4, 4], 'patch_padding': [0, 0, 0]}",
+)
 PRETRAIN = (
     "PRETRAIN.ENABLE",
     "True",
@@ -66,7 +76,7 @@ def test_the_loss_is_that_of_the_hidden_patches_alone(make_cfg):  # noqa: F811
     trainer = make_pretrainer(make_cfg("run", *MODEL, *PRETRAIN, "PRETRAIN.NORMALIZE_PIXELS", "False"))
     trainer.model.eval()
     clips = torch.randn(4, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0))
-    masks = trainer._masks(4, np.random.default_rng(0))
+    masks = trainer._masks([(0, video) for video in range(4)])
     with torch.no_grad():
         predicted = trainer.model(clips, masks)
         wanted = patchify(clips, (2, 8, 8)).flatten(2)[masks].unflatten(0, (4, -1))
@@ -97,6 +107,9 @@ def test_a_resumed_pretraining_repeats_the_straight_one(make_cfg):  # noqa: F811
         (("TRAIN.CHECKPOINT_FILE_PATH", "weights.pyth"), "random weights"),
         (("SOLVER.LAYER_DECAY", "0.75"), "one rate for all layers"),
         (("PRETRAIN.MASKING", "tubes"), "did you mean tube"),
+        (("PRETRAIN.TARGET", "hogs"), "did you mean hog"),
+        (("PRETRAIN.MASK_UNIT", "[1, 0, 1]"), "three whole numbers"),
+        (("MODEL.FREEZE", "['backbone']"), "trains all from random weights"),
     ],
 )
 def test_settings_that_contradict_pretraining_are_refused(make_cfg, settings, message):  # noqa: F811
@@ -104,6 +117,77 @@ def test_settings_that_contradict_pretraining_are_refused(make_cfg, settings, me
         make_cfg("run", *MODEL, *PRETRAIN, *settings)
 
 
-def test_a_model_that_cannot_be_masked_is_refused(make_cfg):  # noqa: F811
-    with pytest.raises(ValueError, match="mvit_tiny is a MViT; wanted a VisionTransformer"):
-        make_pretrainer(make_cfg("run", *PRETRAIN))
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("MODEL.NAME", "swin_tiny", "MODEL.ARGS", "{}"), "is a Swin; wanted a VisionTransformer"),
+        (("MODEL.NAME", "rev_mvit_tiny", "MODEL.ARGS", "{}"), "is a RevMViT; wanted a VisionTransformer"),
+        ((*MODEL, "PRETRAIN.MASK_UNIT", "[1, 3, 1]"), r"units of \(1, 3, 1\) tokens, which do not fill"),
+        ((*MODEL, "PRETRAIN.DECODER_DEPTH", "0"), "decoder_depth=0 must be a whole number of at least 1"),
+        ((*MODEL, "PRETRAIN.DECODER_HEADS", "3"), "not divisible by num_heads=3"),
+        ((*MVIT, "PRETRAIN.DECODER_HEADS", "3"), "not divisible by num_heads=3"),
+        ((*SMALL_PATCHES, "PRETRAIN.TARGET", "hog"), "wanted a multiple of the 8 x 8 cells"),
+    ],
+)
+def test_a_model_that_cannot_be_masked_is_refused(make_cfg, settings, message):  # noqa: F811
+    with pytest.raises(ValueError, match=message):
+        make_pretrainer(make_cfg("run", *PRETRAIN, *settings))
+
+
+@pytest.mark.parametrize("masking", ["tube", "random", "cube"])
+@pytest.mark.parametrize("target", ["pixels", "hog"])
+def test_an_mvit_learns_and_fine_tuning_starts_from_it(make_cfg, masking, target, capsys):  # noqa: F811
+    settings = ("PRETRAIN.NORMALIZE_PIXELS", "False", "SOLVER.BASE_LR", "1e-2", "SOLVER.MAX_EPOCH", "8")
+    settings += ("PRETRAIN.MASKING", masking, "PRETRAIN.TARGET", target, "PRETRAIN.MASK_RATIO", "0.5")
+    settings += ("PRETRAIN.DECODER_DEPTH", "0" if target == "hog" else "1")
+    cfg = make_cfg("pretrain", *PRETRAIN, *MVIT, *settings, "TRAIN.EVAL_PERIOD", "1")
+    trainer = make_pretrainer(cfg)
+    trainer.run()
+    first, *_, last = lines_of(cfg, "val")
+    assert last["loss"] < 0.9 * first["loss"]
+    # Of histograms the frames that they describe, beside two pictures of them.
+    frames, rows = (2, 4) if target == "hog" else (4, 3)
+    with Image.open(Path(cfg.OUTPUT_DIR) / "reconstruction.png") as image:
+        assert image.size == (frames * 100, 4 * rows * 100 + 3 * 8)
+    weights = str(Path(cfg.OUTPUT_DIR) / "checkpoints" / "checkpoint_epoch_00008.pyth")
+    still = ("SOLVER.MAX_EPOCH", "1", "SOLVER.WARMUP_EPOCHS", "0.0", "SOLVER.BASE_LR", "1e-12")
+    still += ("SOLVER.COSINE_END_LR", "0.0", "SOLVER.WARMUP_START_LR", "0.0")
+    tuned = run_training(make_cfg("tuned", *MVIT, "TRAIN.CHECKPOINT_FILE_PATH", weights, *still))
+    assert "random initialisation: head.projection.bias, head.projection.weight" in capsys.readouterr().out
+    for name, value in trainer.model.encoder.state_dict().items():
+        if not name.startswith("norm."):
+            torch.testing.assert_close(tuned.model.state_dict()[name], value, atol=1e-9, rtol=1e-6)
+
+
+@pytest.mark.parametrize("model", ["MODEL", "MVIT"])
+def test_micro_batches_averages_and_compilation(make_cfg, model, monkeypatch):  # noqa: F811
+    """Each gives the plain run's loss, and the average its own validation."""
+    plain = ("SOLVER.MAX_EPOCH", "2", "SOLVER.OPTIMIZING_METHOD", "sgd", *PRETRAIN, *globals()[model])
+    if model == "MVIT":
+        plain += ("PRETRAIN.MASK_RATIO", "0.5")
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    losses = {}
+    for option in (("TRAIN.MICRO_BATCHES", "1"), ("TRAIN.MICRO_BATCHES", "3"), ("SOLVER.EMA_DECAY", "0.5"),
+                   ("MODEL.COMPILE", "True")):  # fmt: skip
+        cfg = make_cfg("".join(option), *plain, *option)
+        trainer = make_pretrainer(cfg)
+        assert (trainer.step_model is trainer.model) == (option[0] != "MODEL.COMPILE")
+        trainer.run()
+        losses[option] = [line["loss"] for line in (*lines_of(cfg, "train"), *lines_of(cfg, "val"))]
+        assert ("ema_loss" in lines_of(cfg, "val")[-1]) == (option[0] == "SOLVER.EMA_DECAY")
+    first, *others = losses.values()
+    assert len(first) == 5
+    for other in others:
+        assert other == pytest.approx(first, rel=1e-4)
+
+
+def test_copies_of_a_clip_hide_different_places_and_processes_do_not_count(make_cfg, monkeypatch):  # noqa: F811
+    copies = ("AUG.ENABLE", "True", "AUG.NUM_SAMPLE", "2")
+    trainer = make_pretrainer(make_cfg("run", *MODEL, *PRETRAIN, *copies))
+    (batch, *_) = trainer.loader
+    _, masks = trainer._prepare(batch, None)
+    assert len(masks) == 8 and len({tuple(mask.tolist()) for mask in masks}) == 8
+    monkeypatch.setenv("RANK", "1")
+    assert torch.equal(trainer._prepare(batch, None)[1], masks)
+    trainer.progress.epoch = 1
+    assert not torch.equal(trainer._prepare(batch, None)[1], masks)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tests.engine.test_run import make_cfg, run_training  # noqa: F401
-from vidformers.engine import train as train_module
+from vidformers.engine import checkpoint as checkpoint_module
 from vidformers.engine.build import load_videos
 from vidformers.engine.test import load_test_weights
 from vidformers.engine.train import Trainer
@@ -182,7 +182,7 @@ def test_the_average_of_the_weights_is_the_one_computed_by_hand(make_cfg, tmp_pa
         torch.testing.assert_close(averaged[name], value, rtol=1e-5, atol=1e-7)
     assert any(not torch.allclose(averaged[name], last[name], rtol=1e-3) for name in last)
     # It is what is tested, and validated beside the weights themselves.
-    trainer.save()
+    trainer.state.save()
     fresh = make_trainer(make_cfg("other")).model
     load_test_weights(trainer.cfg, fresh, None)
     assert all(torch.equal(value, averaged[name]) for name, value in weights(fresh).items())
@@ -276,15 +276,16 @@ def test_validation_and_checkpoints_come_when_asked_for(make_cfg):  # noqa: F811
 
 
 def test_processes_that_found_different_checkpoints_are_stopped(make_cfg, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(train_module, "gathered", lambda place: [place, (5, 0)])
-    with pytest.raises(ValueError, match=r"steps: \(0, 0\), \(5, 0\)\)\. OUTPUT_DIR must be a folder"):
+    newest = "checkpoint_epoch_00005.pyth"
+    monkeypatch.setattr(checkpoint_module, "gathered", lambda names: [names, [newest]])
+    with pytest.raises(ValueError, match=r"the newest: none, checkpoint_epoch_00005.*must be a folder"):
         make_trainer(make_cfg("run"))
 
 
 def test_the_order_of_an_epoch_under_way_stays(make_cfg):  # noqa: F811
     trainer = make_trainer(make_cfg("run"))
-    trainer.step = 1
-    trainer.save()
-    assert make_trainer(make_cfg("run")).step == 1
+    trainer.progress.step = 1
+    trainer.state.save()
+    assert make_trainer(make_cfg("run")).progress.step == 1
     with pytest.raises(ValueError, match="that of RNG_SEED 0; with 7 some videos would come twice"):
         make_trainer(make_cfg("run", "RNG_SEED", "7"))

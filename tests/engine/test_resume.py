@@ -24,7 +24,7 @@ DATA:
   TEST_CROP_SIZE: 32
   TRAIN_JITTER_SCALES: [36, 40]
 TRAIN: {{BATCH_SIZE: 2, EVAL_PERIOD: 2, CHECKPOINT_STEPS: 1, KEEP_CHECKPOINTS: 3}}
-TEST: {{ENABLE: false}}
+TEST: {{ENABLE: false, BATCH_SIZE: 2}}
 AUG: {{ENABLE: true}}
 MIXUP: {{ENABLE: true}}
 SOLVER: {{MAX_EPOCH: 3, BASE_LR: 1e-3, EMA_DECAY: 0.9, CLIP_GRAD_L2NORM: 1.0}}
@@ -33,9 +33,9 @@ LOG_PERIOD: 1
 DEVICE: cpu
 OUTPUT_DIR: {output}
 """
-# Stops the process without warning where the argument says: after a step, or half way through a file.
+# Signals the process where it is told: after a step, half way through a file, at a video of a validation.
 KILLER = """
-import os, signal, sys
+import atexit, os, signal, sys
 sys.argv = ["run_net.py", *sys.argv[2:]]
 place, count = os.environ["KILL_AT"].split(":")
 import torch
@@ -60,6 +60,16 @@ if place == "write":
             file.write(b"half a checkpoint"); file.flush(); die()
         save(state, file)
     torch.save = half
+if place == "validate":
+    from vidformers.engine import test
+    gather = test.gather_views
+    def gather_views(*arguments, **others):
+        global seen
+        seen += 1
+        if seen == int(count): die()
+        return gather(*arguments, **others)
+    test.gather_views = gather_views
+    atexit.register(lambda: print("validated views:", seen))
 import runpy
 runpy.run_path({tool!r}, run_name="__main__")
 """
@@ -92,6 +102,12 @@ def curve(config: Path) -> dict[tuple[int, int], tuple]:
     lines = (config.parent / "out" / "log.jsonl").read_text().splitlines()
     rows = [row for row in map(simplejson.loads, lines) if row["event"] == "train"]
     return {(row["epoch"], row["step"]): (row["loss"], row["gradient_norm"], row["lr"]) for row in rows}
+
+
+def validations(config: Path) -> list[tuple]:
+    lines = (config.parent / "out" / "log.jsonl").read_text().splitlines()
+    rows = [row for row in map(simplejson.loads, lines) if row["event"] == "val"]
+    return [tuple(row[key] for key in ("epoch", "train_loss", "loss", "top1", "ema_loss")) for row in rows]
 
 
 def final_weights(config: Path) -> dict:
@@ -150,6 +166,25 @@ def test_a_warning_at_the_end_of_an_epoch_does_not_wait_for_the_validation(strai
     again = start(config)
     assert again.returncode == 0, again.stderr
     assert curve(config) == curve(straight)
+    for name, tensor in final_weights(straight)["ema"].items():
+        assert torch.equal(final_weights(config)["ema"][name], tensor), name
+    assert final_weights(config)["best"] == final_weights(straight)["best"]
+
+
+# The validation after epoch 2 has 8 videos, 2 at a time; after the weights come their averages.
+@pytest.mark.parametrize(("view", "done"), [(3, 4), (13, 14)])
+def test_a_warning_in_a_validation_is_heeded_after_the_batch(straight, view, done, tmp_path, tiny_dataset):
+    config = make_config(tmp_path / "run", tiny_dataset)
+    config.write_text(config.read_text().replace("CHECKPOINT_STEPS: 1", "CHECKPOINT_STEPS: 0"))
+    stopped = start(config, kill_at=f"validate:{view}", number=signal.SIGUSR1)
+    assert stopped.returncode == 128 + signal.SIGUSR1, stopped.stderr
+    assert f"validated views: {done}\n" in stopped.stdout
+    checkpoints = config.parent / "out" / "checkpoints"
+    assert (checkpoints / "checkpoint_epoch_00001_step_000004.pyth").is_file()
+    assert not (checkpoints / "best.pyth").exists() and not validations(config)
+    again = start(config)
+    assert again.returncode == 0, again.stderr
+    assert curve(config) == curve(straight) and validations(config) == validations(straight)
     for name, tensor in final_weights(straight)["ema"].items():
         assert torch.equal(final_weights(config)["ema"][name], tensor), name
     assert final_weights(config)["best"] == final_weights(straight)["best"]

@@ -9,10 +9,14 @@ import vidformers as vf
 from vidformers.data.masking import draw_masks
 from vidformers.models.masked_autoencoder import (
     MaskedAutoencoder,
+    hide,
+    hog_targets,
     paint,
+    paint_hog,
     patchify,
     pixel_targets,
     unpatchify,
+    without_detail,
 )
 
 GRID, PATCH = (2, 4, 4), (2, 8, 8)
@@ -119,10 +123,38 @@ def test_patches_are_put_back():
 def test_the_true_pixels_paint_the_clip(normalized):
     clips, mask = clips_and_masks()
     targets = pixel_targets(clips, mask, PATCH, normalize=normalized)
-    hidden, painted = paint(clips, mask, targets, PATCH, normalized=normalized)
-    torch.testing.assert_close(painted, clips)
+    torch.testing.assert_close(paint(clips, mask, targets, PATCH, normalized=normalized), clips)
+    hidden = hide(clips, mask, PATCH)
     assert (patchify(hidden, PATCH)[mask] == 0).all()
     assert torch.equal(patchify(hidden, PATCH)[~mask], patchify(clips, PATCH)[~mask])
+
+
+def test_histograms_of_gradients_are_predicted_and_painted():
+    name, arguments = ENCODERS["videomae"]
+    encoder = vf.create_model(name, **{**SMALL, **arguments})
+    model = MaskedAutoencoder(encoder, decoder_dim=16, decoder_depth=1, decoder_heads=2, target="hog")
+    clips, mask = clips_and_masks()
+    targets = hog_targets(clips, mask, PATCH)
+    assert model(clips, mask).shape == targets.shape == (2, 24, 3 * 9)
+    true, painted = paint_hog(clips, mask, targets, PATCH)
+    assert torch.equal(true, painted) and true.shape == (2, 3, 2, 32, 32)
+    blank = paint_hog(clips, mask, torch.zeros_like(targets), PATCH)[1][:, :, ::1]
+    cells = blank.unflatten(4, (4, 8)).unflatten(3, (4, 8)).sum(dim=(1, 4, 6)).flatten(1)
+    assert ((cells == 0) == mask).all()
+    with pytest.raises(ValueError, match="target='hogs' is not one of"):
+        MaskedAutoencoder(vf.create_model(name, **{**SMALL, **arguments}), target="hogs")
+
+
+def test_what_can_be_said_without_any_detail():
+    clips, mask = clips_and_masks()
+    pixels = pixel_targets(clips, mask, PATCH, normalize=False)
+    plain = without_detail(pixels, "pixels", 3)
+    wanted = patchify(clips, PATCH)[0][mask[0]].mean(dim=1)  # (M, C)
+    torch.testing.assert_close(plain[0].unflatten(1, (-1, 3))[:, 5], wanted)
+    cells = hog_targets(clips, mask, PATCH)
+    torch.testing.assert_close(
+        without_detail(cells, "hog", 3)[0, 0, :9], cells[0, 0, :9].mean().expand(9), atol=1e-6, rtol=1e-5
+    )
 
 
 def test_names_and_sizes_are_those_of_videomaes_pretraining():

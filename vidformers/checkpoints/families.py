@@ -25,7 +25,7 @@ FAMILIES: dict[str, Family] = {
     "CPVT": Family((cpvt.SOURCE,), inflate),
     "Hiera": Family((hiera.SOURCE,), adapt),
     "GGTransformer": Family((), inflate),  # no weights were ever published
-    "MViT": Family((torchvision.SOURCE, pytorchvideo.SOURCE, slowfast.SOURCE), adapt),
+    "MViT": Family((torchvision.SOURCE, pytorchvideo.SOURCE, slowfast.PRETRAINING, slowfast.SOURCE), adapt),
     "MaxViT": Family((maxvit.SOURCE,), inflate),
     "PVT": Family((pvt.SOURCE,), pvt.adapt),
     "PVTv2": Family(pvt_v2.SOURCES, inflate),

@@ -13,7 +13,6 @@ from vidformers.checkpoints.families import FAMILIES
 from vidformers.checkpoints.family import Family, Source
 from vidformers.checkpoints.fitting import fitting_models
 from vidformers.checkpoints.read import find_state_dict, read_checkpoint
-from vidformers.checkpoints.vision_transformer import matches_videomae_pretraining
 
 _SHOWN = 5  # names of each kind in an error
 
@@ -81,8 +80,8 @@ def load_weights(
     target = model.state_dict()
     try:
         state = find_state_dict(checkpoint)
-        # Our own pre-training has VideoMAE's names, not those of the model that it trains a part of.
-        if "vidformers" in checkpoint and not matches_videomae_pretraining(state):
+        # Our own pre-training has names like VideoMAE's, not those of the model that it trains a part of.
+        if "vidformers" in checkpoint and "encoder.patch_embed.proj.weight" not in state:
             source, converted = "vidformers", state
         else:
             source, converted = to_our_names(state, class_name, set(target))

@@ -26,7 +26,6 @@ _AT_LEAST_ONE = (
     "AUG.NUM_SAMPLE",
     "AUG.RE_COUNT",
     "PRETRAIN.DECODER_DIM",
-    "PRETRAIN.DECODER_DEPTH",
     "PRETRAIN.DECODER_HEADS",
     "SOLVER.MAX_EPOCH",
     "LOG_PERIOD",
@@ -46,6 +45,7 @@ _NOT_NEGATIVE = (
     "DATA.READ_TIMEOUT",
     "TRAIN.CHECKPOINT_STEPS",
     "TRAIN.KEEP_CHECKPOINTS",
+    "PRETRAIN.DECODER_DEPTH",
     "DATA_LOADER.NUM_WORKERS",
     "RNG_SEED",
 )
@@ -72,6 +72,7 @@ _LENGTHS: Mapping[str, tuple[int, ...]] = {
     "DATA.TRAIN_JITTER_ASPECT_RELATIVE": (0, 2),
     "DATA.MEAN": (3,),
     "DATA.STD": (3,),
+    "PRETRAIN.MASK_UNIT": (3,),
     "SOLVER.BETAS": (2,),
     "SOLVER.STEPS": (),
     "SOLVER.LRS": (),
@@ -106,6 +107,8 @@ def check_config(cfg: CfgNode, *, where: Callable[[str], str] = lambda key: "") 
             fail(key, "wanted a list of numbers")
         if lengths and len(values) not in lengths:
             fail(key, f"wanted {' or '.join(str(length) for length in lengths)} numbers")
+    if "://" in cfg.OUTPUT_DIR:  # appending and renaming, which object stores cannot do
+        fail("OUTPUT_DIR", "wanted a folder; write there, and copy it to a store afterwards")
     _check_ablation(cfg, fail)
     _check_data(cfg, fail)
     _check_solver(cfg, fail)
@@ -134,6 +137,10 @@ def _check_pretraining(cfg: CfgNode, fail: Fail) -> None:
     }.items():
         if get(cfg, key):
             fail(key, f"PRETRAIN.ENABLE is True, and {why}; set it to False")
+    if cfg.MODEL.FREEZE:
+        fail("MODEL.FREEZE", "PRETRAIN.ENABLE is True, which trains all from random weights; set []")
+    if any(not isinstance(size, int) or size < 1 for size in cfg.PRETRAIN.MASK_UNIT):
+        fail("PRETRAIN.MASK_UNIT", "wanted three whole numbers (t, h, w) of at least 1")
     if cfg.TRAIN.CHECKPOINT_FILE_PATH:
         fail(
             "TRAIN.CHECKPOINT_FILE_PATH", 'PRETRAIN.ENABLE is True, which starts from random weights; set ""'

@@ -110,19 +110,24 @@ _C.TRAIN.SHARD = False
 
 # -------------------------------------------------------- PRETRAIN
 _C.PRETRAIN = CfgNode()
-# Train without labels: the model is a VisionTransformer, and predicts hidden patches (VideoMAE).
+# Train without labels: a VisionTransformer (VideoMAE) or MViT (MaskFeat) predicts what is hidden of a clip.
 _C.PRETRAIN.ENABLE = False
-# What is hidden: "tube" (the same places in all frames) or "random" (any patches).
+# What is hidden: "tube" (the same places in all frames), "random" (any patches) or "cube" (boxes of them).
+# Patches of an MViT are the cells of its last feature map.
 _C.PRETRAIN.MASKING = "tube"
 # Fraction of the patches that is hidden.
 _C.PRETRAIN.MASK_RATIO = 0.9
+# Patches (t, h, w) that are hidden or shown together.
+_C.PRETRAIN.MASK_UNIT = [1, 1, 1]
+# What is predicted of a hidden patch: "pixels", or "hog", histograms of gradients of its first frame.
+_C.PRETRAIN.TARGET = "pixels"
 # Channels of the decoder, which pre-training alone needs.
 _C.PRETRAIN.DECODER_DIM = 384
-# Blocks of the decoder.
+# Blocks of the decoder. 0, for an MViT alone: one Linear from the last feature map.
 _C.PRETRAIN.DECODER_DEPTH = 4
 # Attention heads of the decoder.
 _C.PRETRAIN.DECODER_HEADS = 6
-# Predict pixels relative to the mean and the standard deviation of their patch.
+# Predict pixels (not "hog") relative to the mean and the standard deviation of their patch.
 _C.PRETRAIN.NORMALIZE_PIXELS = True
 
 # ------------------------------------------------------------ TEST
@@ -270,7 +275,8 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "DATA.ENSEMBLE_METHOD": ("sum", "max"),
     "TRAIN.PRECISION": ("fp32", "bf16", "fp16"),
     "TEST.PRECISION": ("fp32", "bf16", "fp16"),
-    "PRETRAIN.MASKING": ("tube", "random"),
+    "PRETRAIN.MASKING": ("tube", "random", "cube"),
+    "PRETRAIN.TARGET": ("pixels", "hog"),
     "AUG.INTERPOLATION": ("bilinear", "bicubic"),
     "AUG.RE_MODE": ("pixel", "rand", "const"),
     "SOLVER.LR_POLICY": ("cosine", "steps_with_relative_lrs"),

@@ -6,19 +6,22 @@ begun), `totals` (sums of the log line under way), `best` (best validation score
 `class_names` (or None), `config` (YAML text) and `vidformers` (the version that wrote it).
 
 A sharded run (TRAIN.SHARD) writes a folder instead: the tensors in torch.distributed.checkpoint's format,
-each process its own part, and the rest in `run.pyth`. `export_sharded` makes a file of it.
+each process its own part, and the rest in `run.pyth`, with the checksums of the parts as `files`.
+`export_sharded` makes a file of it.
 """
 
 import os
 import re
 import shutil
-from collections.abc import Sequence
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vidformers.engine.distributed import is_main_process, wait_for_all
+from vidformers.engine.distributed import gathered, is_main_process, rank, wait_for_all, world_size
 from vidformers.engine.logs import say
 from vidformers.files import write_text_atomically
 
@@ -54,8 +57,11 @@ def save_sharded(path: Path, tensors: dict[str, Any], rest: dict[str, Any]) -> N
         temporary.mkdir(parents=True)
     wait_for_all()
     dcp.save(tensors, checkpoint_id=temporary)
+    names = sorted(file.name for file in temporary.iterdir())
+    own = {name: _checksum(temporary / name) for name in names[rank() :: world_size()]}
+    files = {name: checksum for part in gathered(own) for name, checksum in part.items()}
     if is_main_process():
-        save_checkpoint(temporary / _REST, rest)
+        save_checkpoint(temporary / _REST, {**rest, "files": files})
         shutil.rmtree(path, ignore_errors=True)  # one that could not be read
         temporary.rename(path)
     wait_for_all()
@@ -74,6 +80,7 @@ def export_sharded(folder: Path, path: Path) -> None:
             f"{folder} is not a sharded checkpoint; wanted a folder with {_REST}, as a run writes it"
         )
     rest = torch.load(folder / _REST, map_location="cpu", weights_only=True)
+    _check_files(folder, rest.pop("files"))
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = path.with_name(path.name + ".whole")
     try:
@@ -117,27 +124,64 @@ def keep_last(folder: Path, count: int, *, written: Path) -> None:
 
 
 def load_newest_checkpoint(folder: Path, *, sharded: bool = False) -> tuple[Path, dict[str, Any]] | None:
-    """The newest checkpoint in `folder` that can be read, or None when there is none at all.
+    """The newest checkpoint in `folder` that all processes can read, or None when there is none at all.
 
-    A damaged one is named and the one before it is used. Of a sharded one only the rest is read; `sharded`
-    says which of two of the same moment (`list_checkpoints`). Raises ValueError when checkpoints exist and
-    none can be read: starting again from nothing would silently throw the run away.
+    A damaged one is named and the one before it is used. Of a sharded one only the rest is read, and the
+    tensors' files compared with their checksums; `sharded` says which of two of the same moment
+    (`list_checkpoints`). Raises ValueError when checkpoints exist and none can be read: starting again from
+    nothing would silently throw the run away; and when the processes see different files.
     """
     paths = list_checkpoints(folder, sharded=sharded)
+    names = gathered([path.name for path in paths])
+    if any(others != names[0] for others in names):
+        newest = ", ".join(others[-1] if others else "none" for others in names)
+        raise ValueError(
+            f"The processes found different checkpoints in {folder} (the newest: {newest}). OUTPUT_DIR must "
+            "be a folder that all share."
+        )
     for path in reversed(paths):
+        state, problem = None, ""
         try:
-            file = path / _REST if path.is_dir() else path
-            state = torch.load(file, map_location="cpu", weights_only=True)
+            state = _read(path)
         except Exception as error:  # torch.load raises half a dozen types for a damaged file
-            say(f"Checkpoint {path} cannot be read ({type(error).__name__}); trying the one before it.")
-            continue
-        return path, state
+            problem = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+        problems = [found for found in gathered(problem) if found]
+        if state is not None and not problems:
+            return path, state
+        say(f"Checkpoint {path} cannot be read ({problems[0]}); trying the one before it.")
     if paths:
         raise ValueError(
             f"None of the {len(paths)} checkpoints in {folder} can be read. Delete them to start afresh, or "
             "set TRAIN.AUTO_RESUME False and another OUTPUT_DIR."
         )
     return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The state in a checkpoint, of a folder without the tensors. Raises whatever is wrong with it."""
+    if path.is_dir():
+        state = torch.load(path / _REST, map_location="cpu", weights_only=True)
+        files = state.pop("files")
+        _check_files(path, {name: files[name] for name in sorted(files)[rank() :: world_size()]})
+        return state
+    with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums
+        if damaged := archive.testzip():
+            raise ValueError(f"{damaged} in it is damaged")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _check_files(folder: Path, checksums: Mapping[str, int]) -> None:
+    for name, checksum in checksums.items():
+        if not (folder / name).is_file() or _checksum(folder / name) != checksum:
+            raise ValueError(f"{folder / name} is damaged or missing")
+
+
+def _checksum(path: Path) -> int:
+    value = 0
+    with open(path, "rb") as file:
+        while part := file.read(1 << 24):
+            value = zlib.crc32(part, value)
+    return value
 
 
 def check_class_names(

@@ -1,10 +1,10 @@
-"""Self-supervised pre-training: the training loop of `train.py` around a masked autoencoder (VideoMAE).
+"""Self-supervised pre-training: the training loop of `train.py` around a model that sees masked clips.
 
-Masks depend on (seed, epoch, step, process) in training, and in validation on (seed, video) alone: every
-validation hides the same.
+Masks depend on (seed, epoch, video) in training, whatever the number of processes, and in validation on
+(seed, video) alone: every validation hides the same.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,34 +20,51 @@ from vidformers.engine.build import VideoList
 from vidformers.engine.data_time import DataTime
 from vidformers.engine.distributed import gathered, is_main_process, summed
 from vidformers.engine.model import build_model
-from vidformers.engine.test import autocast, micro_batches
+from vidformers.engine.test import autocast, micro_batches, share_of_videos
 from vidformers.engine.train import Trainer
-from vidformers.models.masked_autoencoder import MaskedAutoencoder, paint, pixel_targets
+from vidformers.models.masked_autoencoder import (
+    MaskedAutoencoder,
+    hide,
+    hog_targets,
+    paint,
+    paint_hog,
+    pixel_targets,
+    without_detail,
+)
+from vidformers.models.masked_mvit import MaskedMViT
+from vidformers.models.mvit import MViT
 from vidformers.models.vision_transformer import VisionTransformer
-from vidformers.report.reconstruction import save_reconstruction
+from vidformers.report.reconstruction import RECONSTRUCTION, save_reconstruction
 
 _SHOWN = 4  # videos in reconstruction.png
 
 
-def build_autoencoder(cfg: CfgNode) -> MaskedAutoencoder:
-    """The masked autoencoder of `cfg` with random weights. Raises ValueError for what cannot be masked."""
+def build_masked_model(cfg: CfgNode) -> MaskedAutoencoder | MaskedMViT:
+    """The masked model of `cfg` with random weights. Raises ValueError for what cannot be masked."""
+    settings = cfg.PRETRAIN
     encoder = build_model(cfg)
-    if not isinstance(encoder, VisionTransformer):
+    decoder = {
+        "decoder_dim": settings.DECODER_DIM,
+        "decoder_depth": settings.DECODER_DEPTH,
+        "decoder_heads": settings.DECODER_HEADS,
+        "target": settings.TARGET,
+    }
+    model: MaskedAutoencoder | MaskedMViT
+    if isinstance(encoder, VisionTransformer):
+        model = MaskedAutoencoder(encoder, **decoder)
+    elif isinstance(encoder, MViT):
+        model = MaskedMViT(encoder, **decoder)
+    else:
         raise ValueError(
             f"PRETRAIN.ENABLE is True, but MODEL.NAME {cfg.MODEL.NAME} is a {type(encoder).__name__}; wanted "
-            "a VisionTransformer, such as videomae_b."
+            "a VisionTransformer, such as videomae_b, or an MViT, such as mvit_v2_s_16x4."
         )
-    num_masked(cfg.PRETRAIN.MASKING, cfg.PRETRAIN.MASK_RATIO, encoder.grid)
-    return MaskedAutoencoder(
-        encoder,
-        decoder_dim=cfg.PRETRAIN.DECODER_DIM,
-        decoder_depth=cfg.PRETRAIN.DECODER_DEPTH,
-        decoder_heads=cfg.PRETRAIN.DECODER_HEADS,
-    )
+    num_masked(settings.MASKING, settings.MASK_RATIO, model.grid, settings.MASK_UNIT)
+    return model
 
 
 class Pretrainer(Trainer):
-    """A Trainer that needs no labels: its loss is the squared error of the hidden pixels.
+    """A Trainer that needs no labels: its loss is the squared error of what is hidden.
 
     Its checkpoints are what `TRAIN.CHECKPOINT_FILE_PATH` of an ordinary training of the same MODEL starts
     from. Each validation writes `reconstruction.png`.
@@ -55,25 +72,44 @@ class Pretrainer(Trainer):
 
     def __init__(self, cfg: CfgNode, train_videos: VideoList, val_videos: VideoList) -> None:
         super().__init__(cfg, train_videos, val_videos)
-        assert isinstance(self.model, MaskedAutoencoder)
-        self.grid, self.patch = self.model.encoder.grid, self.model.patch
+        assert isinstance(self.model, MaskedAutoencoder | MaskedMViT)
+        self.grid, self.patch = self.model.grid, self.model.patch
 
     def build(self) -> nn.Module:
-        return build_autoencoder(self.cfg)
+        return build_masked_model(self.cfg)
 
     def _prepare(self, batch: dict, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
         """uint8 clips -> normalised (B, 3, T, H, W) floats and masks (B, N) on the device."""
         clips, _ = super()._prepare(batch, generator)
-        return clips, self._masks(len(clips), generator)
+        videos = batch["index"].tolist()
+        copies = len(videos) // len(batch["seconds"])
+        now = (self.cfg.RNG_SEED, self.progress.epoch)
+        return clips, self._masks([(*now, video, i % copies) for i, video in enumerate(videos)])
 
-    def _masks(self, num_clips: int, generator: np.random.Generator) -> Tensor:
+    def _masks(self, places: Sequence[tuple[int, ...]]) -> Tensor:
+        """Masks (B, N), each a function of its place."""
         settings = self.cfg.PRETRAIN
-        masks = draw_masks(settings.MASKING, settings.MASK_RATIO, self.grid, num_clips, generator)
-        return masks.to(self.device)
+        masks = [
+            draw_masks(
+                settings.MASKING,
+                settings.MASK_RATIO,
+                self.grid,
+                1,
+                np.random.default_rng(place),
+                unit=settings.MASK_UNIT,
+            )
+            for place in places
+        ]
+        return torch.cat(masks).to(self.device)
+
+    def _wanted(self, clips: Tensor, masks: Tensor) -> Tensor:
+        if self.cfg.PRETRAIN.TARGET == "hog":
+            return hog_targets(clips, masks, self.patch)
+        return pixel_targets(clips, masks, self.patch, normalize=self.cfg.PRETRAIN.NORMALIZE_PIXELS)
 
     def loss_and_hits(self, clips: Tensor, targets: Tensor) -> tuple[Tensor, float]:
         """Mean squared error over the hidden patches, which `targets` (B, N) marks; nothing can be hit."""
-        wanted = pixel_targets(clips, targets, self.patch, normalize=self.cfg.PRETRAIN.NORMALIZE_PIXELS)
+        wanted = self._wanted(clips, targets)
         with autocast(self.device, self.cfg.TRAIN.PRECISION):
             predicted = self.step_model(clips, targets)
         return F.mse_loss(predicted.float(), wanted), 0.0
@@ -82,63 +118,57 @@ class Pretrainer(Trainer):
         return {}
 
     def verdict(self, results: dict[str, float]) -> tuple[str, float]:
-        text = f"loss {results['loss']:.4f} (of a patch's mean colour {results['mean_patch_loss']:.4f})"
+        text = f"loss {results['loss']:.4f} (without any detail {results['mean_patch_loss']:.4f})"
         return text, -results["loss"]
 
-    @torch.inference_mode()
     def _validate(self, model: nn.Module) -> dict[str, float]:
+        return self._reconstruct(self._whole(model).eval())
+
+    @torch.inference_mode()
+    def _reconstruct(self, model: nn.Module) -> dict[str, float]:
         """Reconstruct the centre clip of every validation video.
 
-        `loss` is as in training, `mean_patch_loss` what each hidden patch's own mean colour would have: the
-        best that a model can do without knowing anything of what is inside a patch.
+        `loss` is as in training, `mean_patch_loss` what each hidden patch's own mean would have
+        (`without_detail`): the best that a model can do without knowing anything of what is inside a patch.
         """
         cfg = self.cfg
-        model = self._whole(model).eval()
-        normalize = cfg.PRETRAIN.NORMALIZE_PIXELS
+        target = cfg.PRETRAIN.TARGET
         data_time = DataTime()
         failures: list[tuple[str, str, str]] = []
         loss = baseline = count = failed = 0.0
-        shown: list[tuple[Tensor, Tensor, Tensor]] = []
+        shown: list[tuple[Tensor, ...]] = []
+        videos = share_of_videos(
+            self.val_loader, data_time, every=cfg.TEST.BATCH_SIZE, between=self._stop_if_told
+        )
 
         def readable() -> Iterator[VideoViews]:
             nonlocal failed
-            for items in data_time.watch(self.val_loader):
-                for video in items:
-                    data_time.add(video.seconds, num_clips=video.num_views)
+            for video in videos:
+                if video.failure is None:
+                    yield video
+                else:
+                    failed += 1
                     path = self.val_loader.dataset.records[video.index].path  # type: ignore[attr-defined]
-                    if video.failure is None:
-                        yield video
-                    else:
-                        failed += 1
-                        failures.append((path, *video.failure))
+                    failures.append((path, *video.failure))
 
         def to_clips(video: VideoViews, rows: range) -> Tensor:
             mean, std = tuple(cfg.DATA.MEAN), tuple(cfg.DATA.STD)
             return gather_views(video, rows, mean=mean, std=std, device=self.device)
 
         for clips, places in micro_batches(readable(), cfg.TEST.BATCH_SIZE, to_clips):
-            masks = torch.cat(
-                [self._masks(1, np.random.default_rng((cfg.RNG_SEED, index))) for index, _ in places]
-            )
-            wanted = pixel_targets(clips, masks, self.patch, normalize=normalize)
+            masks = self._masks([(cfg.RNG_SEED, index) for index, _ in places])
+            wanted = self._wanted(clips, masks)
             with autocast(self.device, cfg.TEST.PRECISION):
-                predicted = model(clips, masks)
-            predicted = predicted.float()
-            of_channels = wanted.unflatten(2, (-1, clips.shape[1]))
-            deviation = of_channels - of_channels.mean(dim=2, keepdim=True)
+                predicted = model(clips, masks).float()
+            plain = without_detail(wanted, target, clips.shape[1])
             loss += (predicted - wanted).square().mean(dim=(1, 2)).sum().item()
-            baseline += deviation.square().mean(dim=(1, 2, 3)).sum().item()
+            baseline += (plain - wanted).square().mean(dim=(1, 2)).sum().item()
             count += len(clips)
             if room := _SHOWN - len(shown):
-                hidden, painted = paint(clips, masks, predicted, self.patch, normalized=normalize)
-                shown += list(zip(clips[:room], hidden[:room], painted[:room], strict=True))
+                some = (part[:room] for part in (clips, masks, predicted))
+                shown += list(zip(*self._pictures(*some), strict=True))
         if is_main_process() and shown:
-            save_reconstruction(
-                Path(cfg.OUTPUT_DIR) / "reconstruction.png",
-                [tuple(clip.cpu() for clip in row) for row in shown],
-                mean=tuple(cfg.DATA.MEAN),
-                std=tuple(cfg.DATA.STD),
-            )
+            save_reconstruction(Path(cfg.OUTPUT_DIR) / RECONSTRUCTION, shown)
         self.failed.forget("val")
         self.failed.add("val", [failure for part in gathered(failures) for failure in part])
         loss, baseline, count, failed = summed(loss, baseline, count, failed)
@@ -148,3 +178,18 @@ class Pretrainer(Trainer):
             "num_videos": int(count + failed),
             "num_failed": int(failed),
         } | data_time.values()
+
+    def _pictures(self, clips: Tensor, masks: Tensor, predicted: Tensor) -> list[Tensor]:
+        """Rows of reconstruction.png for each clip, (B, 3, T, H, W) from 0 to 1: the clip, what was visible
+        of it, and what was made of it; of histograms of gradients the true ones before those."""
+        settings = self.cfg.PRETRAIN
+        mean, std = (torch.tensor(v).view(3, 1, 1, 1) for v in (self.cfg.DATA.MEAN, self.cfg.DATA.STD))
+        filmed = [clips, hide(clips, masks, self.patch)]
+        drawn: tuple[Tensor, ...] = ()
+        if settings.TARGET == "hog":
+            filmed = [part[:, :, :: self.patch[0]] for part in filmed]  # the frames that are described
+            drawn = paint_hog(clips, masks, predicted, self.patch)
+        else:
+            normalized = settings.NORMALIZE_PIXELS
+            filmed.append(paint(clips, masks, predicted, self.patch, normalized=normalized))
+        return [part.cpu() * std + mean for part in filmed] + [part.cpu() for part in drawn]

@@ -20,7 +20,7 @@ from vidformers.data.views import gather_views
 from vidformers.engine.build import VideoList, build_test_loader, load_videos, resolve_device
 from vidformers.engine.checkpoint import check_class_names, load_newest_checkpoint
 from vidformers.engine.data_time import DataTime
-from vidformers.engine.distributed import gathered, is_main_process
+from vidformers.engine.distributed import gathered, is_main_process, world_size
 from vidformers.engine.logs import FailedVideos, JsonlLog, say, write_json
 from vidformers.engine.model import build_model
 from vidformers.engine.predictions import Predictions, label_array, summarize
@@ -56,6 +56,27 @@ def micro_batches(
         yield torch.cat(clips), places
 
 
+def share_of_videos(
+    loader: DataLoader, data_time: DataTime, *, every: int, between: Callable[[], None] | None
+) -> Iterator[VideoViews]:
+    """This process's videos from `loader`, which yields lists of them.
+
+    between: called after each `every` videos, in all processes equally often although their shares differ by
+    one video, so that they may talk to each other in it.
+    """
+    done = 0
+    for items in data_time.watch(loader):
+        for video in items:
+            data_time.add(video.seconds, num_clips=video.num_views)
+            yield video
+            done += 1
+            if between and done % every == 0:
+                between()
+    largest_share = -(-len(loader.dataset) // world_size())  # type: ignore[arg-type]
+    if between and largest_share % every == 0 and done < largest_share:
+        between()
+
+
 @torch.inference_mode()
 def score_videos(
     model: nn.Module,
@@ -72,13 +93,14 @@ def score_videos(
     precision: str,
     description: str,
     data_time: DataTime,
+    between_batches: Callable[[], None] | None = None,
 ) -> tuple[Predictions, list[tuple[str, str, str]]]:
     """Score all views of all videos of `loader`, which yields lists of `VideoViews`.
 
     Returns the predictions table and `(path, reason, detail)` of every video that could not be read, or was
     read but is damaged (reason "damaged"). `batch_size` is the number of views scored at once; it does not
-    change which views there are. `data_time` is told where the time goes. Raises ValueError when the model's
-    outputs are not finite.
+    change which views there are. `data_time` is told where the time goes. `between_batches` is called now and
+    then, in all processes equally often. Raises ValueError when the model's outputs are not finite.
     """
     from tqdm import tqdm
 
@@ -98,19 +120,17 @@ def score_videos(
     )
 
     def readable_videos() -> Iterator[VideoViews]:
-        for items in data_time.watch(loader):
-            for video in items:
-                progress.update()
-                data_time.add(video.seconds, num_clips=video.num_views)
-                path = records[video.index].path
-                if video.damage:
-                    failures.append((path, "damaged", video.damage))
-                if video.failure is None:
-                    yield video
-                else:
-                    failed[video.index] = True
-                    failures.append((path, *video.failure))
-                    progress.set_postfix(failed=failed.sum())
+        for video in share_of_videos(loader, data_time, every=batch_size, between=between_batches):
+            progress.update()
+            path = records[video.index].path
+            if video.damage:
+                failures.append((path, "damaged", video.damage))
+            if video.failure is None:
+                yield video
+            else:
+                failed[video.index] = True
+                failures.append((path, *video.failure))
+                progress.set_postfix(failed=failed.sum())
 
     def to_clips(video: VideoViews, rows: range) -> Tensor:
         return gather_views(video, rows, mean=mean, std=std, device=device)

@@ -9,11 +9,10 @@ import math
 import resource
 import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import astuple, dataclass
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +20,9 @@ import torch
 import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
-from torch.distributed.checkpoint import CheckpointException
 from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import AveragedModel
 
-import vidformers
 from vidformers.data.augment import erase_clips_
 from vidformers.data.transforms import normalize_clips
 from vidformers.engine.build import (
@@ -34,15 +31,7 @@ from vidformers.engine.build import (
     build_train_loader,
     resolve_device,
 )
-from vidformers.engine.checkpoint import (
-    BEST,
-    check_class_names,
-    checkpoint_path,
-    keep_last,
-    load_newest_checkpoint,
-    save_checkpoint,
-    save_sharded,
-)
+from vidformers.engine.checkpoint import BEST, checkpoint_path, load_newest_checkpoint
 from vidformers.engine.data_time import DataTime
 from vidformers.engine.distributed import (
     full_state,
@@ -51,10 +40,8 @@ from vidformers.engine.distributed import (
     largest,
     rank,
     replicated,
-    same_buffers_,
     shard_,
     summed,
-    wait_for_all,
     world_size,
 )
 from vidformers.engine.logs import FailedVideos, JsonlLog, say
@@ -62,6 +49,8 @@ from vidformers.engine.mixup import MixUp, binary_cross_entropy, soft_cross_entr
 from vidformers.engine.model import build_model
 from vidformers.engine.optim import build_optimizer, learning_rate, parameter_groups, set_learning_rate
 from vidformers.engine.predictions import mean_loss, summarize
+from vidformers.engine.run_state import RunState, Totals
+from vidformers.engine.signals import StopSignals
 from vidformers.engine.tensorboard import TensorBoardLog
 from vidformers.engine.test import autocast, score_videos
 from vidformers.engine.trained_model import (
@@ -87,11 +76,7 @@ class Trainer:
         self.val_loader = build_test_loader(cfg, val_videos, num_views=1, num_crops=1)
         torch.manual_seed(cfg.RNG_SEED)
         self.model: nn.Module = self.build()
-        self.epoch = self.step = 0
-        self.totals = Totals()
-        self.best: float | None = None
-        self.last_epoch_loss = float("nan")
-        self.stop_signal = 0
+        self.signals = StopSignals()
         resumed = load_newest_checkpoint(self.checkpoints, sharded=cfg.TRAIN.SHARD)
         if resumed is not None and not cfg.TRAIN.AUTO_RESUME:
             raise ValueError(
@@ -147,21 +132,24 @@ class Trainer:
                 label_smoothing=cfg.MIXUP.LABEL_SMOOTH_VALUE,
                 num_classes=cfg.MODEL.NUM_CLASSES,
             )
+        self.state = RunState(
+            cfg,
+            model=self.model,
+            ema=self.ema,
+            optimizer=self.optimizer,
+            scaler=self.scaler,
+            class_names=train_videos.class_names,
+        )
+        self.progress = now = self.state.progress
         if resumed is not None:
-            self._resume(*resumed)
-        places = gathered((self.epoch, self.step))
-        if len(set(places)) > 1:
-            raise ValueError(
-                f"The processes found different checkpoints in {self.checkpoints} (finished epochs and "
-                f"steps: {', '.join(map(str, places))}). OUTPUT_DIR must be a folder that all share."
-            )
-        self.start_epoch = self.epoch
+            self.state.resume(*resumed)
+            self.log.write("resume", epoch=now.epoch + 1, step=now.step, checkpoint=str(resumed[0]))
         self.tensorboard = None
         if cfg.TENSORBOARD.ENABLE and is_main_process():
             self.tensorboard = TensorBoardLog(
-                self.output / "tensorboard", first_step=self._steps_done(self.epoch, self.step) + 1
+                self.output / "tensorboard", first_step=self._steps_done(now.epoch, now.step) + 1
             )
-        if not self.step:
+        if not now.step:
             self.failed.forget("train")  # they may have been repaired since
 
     def build(self) -> nn.Module:
@@ -172,105 +160,37 @@ class Trainer:
     def checkpoints(self) -> Path:
         return self.output / "checkpoints"
 
-    def _resume(self, path: Path, state: dict) -> None:
-        """Continue from `state`; settings that changed since are named, and the new ones hold."""
-        sharded = path.is_dir()
-        missing = {"epoch", "config"} - state.keys()
-        if not sharded:
-            missing |= {"model", "optimizer", "scaler"} - state.keys()
-        if missing:
-            raise ValueError(
-                f"{path} is not a checkpoint of this library (it lacks {', '.join(sorted(missing))}). To "
-                "start from its weights set TRAIN.CHECKPOINT_FILE_PATH, and OUTPUT_DIR to another folder."
-            )
-        if sharded != self.cfg.TRAIN.SHARD:
-            raise ValueError(
-                f"{path} was written with TRAIN.SHARD {sharded}, which is {self.cfg.TRAIN.SHARD} now; set it "
-                "back, or start from the weights (TRAIN.CHECKPOINT_FILE_PATH; tools/export_checkpoint.py "
-                "makes a file of a folder) in another OUTPUT_DIR."
-            )
-        check_class_names(path, state.get("class_names"), self.train_videos.class_names, self.output)
-        old = CfgNode.load_cfg(state["config"])
-        changed = _changed_settings(old, self.cfg)
-        if "SOLVER.OPTIMIZING_METHOD" in changed or "SOLVER.LAYER_DECAY" in changed:
-            raise ValueError(
-                f"{path} was written with other optimizer settings ({'; '.join(changed.values())}), whose "
-                "state does not fit. Use the old ones, or another OUTPUT_DIR."
-            )
-        self.epoch, self.step = state["epoch"], state.get("step", 0)
-        if self.step and not {"TRAIN.BATCH_SIZE", "AUG.NUM_SAMPLE"}.isdisjoint(changed):
-            raise ValueError(
-                f"{path} was written within an epoch, with other batches ({'; '.join(changed.values())}). "
-                "Use the old ones until the epoch is finished, or another OUTPUT_DIR."
-            )
-        if self.step and old.get("RNG_SEED") != self.cfg.RNG_SEED:
-            raise ValueError(
-                f"{path} was written within an epoch, whose order is that of RNG_SEED {old.get('RNG_SEED')}; "
-                f"with {self.cfg.RNG_SEED} some videos would come twice. Use the old one until the epoch is "
-                "finished, or another OUTPUT_DIR."
-            )
-        settings = [
-            {key: group[key] for key in group if key != "params"} for group in self.optimizer.param_groups
-        ]
-        try:
-            if sharded:
-                self._load_sharded(path)
-            else:
-                self.model.load_state_dict(state["model"])
-                self.optimizer.load_state_dict(state["optimizer"])
-                if self.ema:
-                    self.ema.module.load_state_dict(state.get("ema") or state["model"])
-        except (KeyError, RuntimeError, ValueError, CheckpointException) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise ValueError(
-                f"{path} does not fit this run's model, or is damaged ({reason}). Use the config it was "
-                "written with, or another OUTPUT_DIR; delete it to go on from the one before it."
-            ) from error
-        if self.ema:
-            self.ema.n_averaged.fill_(1)  # 0 would copy the model over the average
-        for group, values in zip(self.optimizer.param_groups, settings, strict=True):
-            group.update(values)
-        if state.get("scaler") and self.scaler.is_enabled():
-            self.scaler.load_state_dict(state["scaler"])
-        if is_main_process():
-            self.totals = Totals(*state.get("totals", ()))
-        self.best = state.get("best")
-        self.last_epoch_loss = state.get("last_epoch_loss", float("nan"))
-        steps = f" and {self.step} steps" if self.step else ""
-        say(f"Resuming from {path} after {self.epoch} of {self.cfg.SOLVER.MAX_EPOCH} epochs{steps}.")
-        if changed:
-            say(f"  settings changed since: {'; '.join(changed.values())}")
-        self.log.write("resume", epoch=self.epoch + 1, step=self.step, checkpoint=str(path))
-
     def run(self) -> dict[str, float]:
         """Train to SOLVER.MAX_EPOCH; returns the last validation's numbers (empty if already finished).
 
         SIGTERM and SIGUSR1, by which schedulers announce that they take the machine away, end the run after
-        the step under way, with a checkpoint: SystemExit of 128 + the signal's number.
+        the step or the batch of a validation under way, with a checkpoint: SystemExit of 128 + the signal's
+        number.
         """
-        cfg = self.cfg
+        cfg, now = self.cfg, self.progress
         num_parameters = sum(p.numel() for p in self.model.parameters())
         devices = f"{world_size()} x {self.device.type}" if world_size() > 1 else self.device.type
         say(
             f"Training {cfg.MODEL.NAME} ({num_parameters / 1e6:.2f} M parameters) on "
             f"{len(self.train_videos.records)} videos of {self.train_videos.source}, {devices}, "
-            f"{cfg.TRAIN.PRECISION}, epochs {self.epoch} to {cfg.SOLVER.MAX_EPOCH}."
+            f"{cfg.TRAIN.PRECISION}, epochs {now.epoch} to {cfg.SOLVER.MAX_EPOCH}."
         )
         results: dict[str, float] = {}
-        with self._stopping_on_signals():
-            for epoch in range(self.epoch, cfg.SOLVER.MAX_EPOCH):
+        with self.signals.heeded():
+            for epoch in range(now.epoch, cfg.SOLVER.MAX_EPOCH):
                 self.train_epoch(epoch)
                 for failures in gathered([(r.path, r.reason, r.detail) for r in self.failed.of("train")]):
                     self._count_failures(failures)
                 finished, last = epoch + 1, epoch + 1 == cfg.SOLVER.MAX_EPOCH
-                self.epoch, self.step, self.totals = finished, 0, Totals()
                 if last or finished % cfg.TRAIN.EVAL_PERIOD == 0:
+                    # The epoch is not over before it: a run that is stopped in it goes on with it.
                     results = self.validate(finished)
+                now.epoch, now.step, now.totals = finished, 0, Totals()
                 if last or finished % cfg.TRAIN.CHECKPOINT_PERIOD == 0:
-                    self.save()
+                    self.state.save()
                 self._stop_if_told()
         if cfg.TRAIN.SHARD:
-            self._write_whole(checkpoint_path(self.checkpoints, cfg.SOLVER.MAX_EPOCH))
+            self.state.write_whole(checkpoint_path(self.checkpoints, cfg.SOLVER.MAX_EPOCH))
         if self.tensorboard:
             self.tensorboard.close()
         return results
@@ -279,10 +199,10 @@ class Trainer:
         """One pass over the training videos, or what is left of it."""
         from tqdm import tqdm
 
-        cfg = self.cfg
+        cfg, now = self.cfg, self.progress
         train_mode_(self.model)
-        self.loader.set_epoch(epoch, start_batch=self.step)  # type: ignore[attr-defined]
-        first, steps = self.step, self.step + len(self.loader)
+        self.loader.set_epoch(epoch, start_batch=now.step)  # type: ignore[attr-defined]
+        first, steps = now.step, now.step + len(self.loader)
         data_time = DataTime()
         progress = tqdm(
             total=steps * cfg.TRAIN.BATCH_SIZE,
@@ -310,14 +230,14 @@ class Trainer:
                 parts = gathered((loss, batch["index"].tolist()))
                 bad = next(value for value, _ in parts if not math.isfinite(value))
                 self._stop_for_loss(bad, epoch, step, steps, lr, [i for _, part in parts for i in part])
-            self.totals.loss += loss * len(clips)
-            self.totals.hits += hits
-            self.totals.clips += len(clips)
+            now.totals.loss += loss * len(clips)
+            now.totals.hits += hits
+            now.totals.clips += len(clips)
             progress.update(cfg.TRAIN.BATCH_SIZE)
-            self.step = step + 1
+            now.step = step + 1
             if (step + 1) % cfg.LOG_PERIOD == 0 or step + 1 == steps:
                 elapsed = time.perf_counter() - data_time.started
-                total_loss, total_hits, total_clips = summed(*astuple(self.totals))
+                total_loss, total_hits, total_clips = summed(*astuple(now.totals))
                 values = {
                     "epoch": epoch + 1,
                     "step": step + 1,
@@ -332,7 +252,7 @@ class Trainer:
                     / (step + 1 - first)
                     * (steps * (cfg.SOLVER.MAX_EPOCH - epoch) - step - 1),
                 }
-                self.last_epoch_loss = values["loss"]
+                now.last_epoch_loss = values["loss"]
                 self.log.write("train", **values)
                 if self.tensorboard:
                     self.tensorboard.write("train", values, step=self._steps_done(epoch, step + 1))
@@ -345,7 +265,7 @@ class Trainer:
                 )
             every = cfg.TRAIN.CHECKPOINT_STEPS
             if every and (step + 1) % every == 0 and step + 1 < steps:
-                self.save()
+                self.state.save()
             # After the last step too: who was warned may not have the time to validate.
             self._stop_if_told()
         progress.close()
@@ -400,7 +320,8 @@ class Trainer:
         With an average of the weights (SOLVER.EMA_DECAY) that is scored too, and decides which weights are
         the best so far (`checkpoints/best.pyth`).
         """
-        self._same_buffers()
+        now = self.progress
+        self.state.same_buffers()
         results = self._validate(self.model)
         text, score = self.verdict(results)
         if self.ema:
@@ -410,17 +331,17 @@ class Trainer:
             }
             average_text, score = self.verdict(average)
             text += f"; of the averaged weights {average_text}"
-        self.log.write("val", epoch=epoch, train_loss=self.last_epoch_loss, **results)
+        self.log.write("val", epoch=epoch, train_loss=now.last_epoch_loss, **results)
         if self.tensorboard:
             self.tensorboard.write("val", results, step=self._steps_done(epoch, 0))
         say(
-            f"epoch {epoch}/{self.cfg.SOLVER.MAX_EPOCH}: training loss {self.last_epoch_loss:.3f}, "
+            f"epoch {epoch}/{self.cfg.SOLVER.MAX_EPOCH}: training loss {now.last_epoch_loss:.3f}, "
             f"validation {text}"
             + (f", {results['num_failed']} videos unreadable" if results["num_failed"] else "")
         )
-        if self.best is None or score > self.best:
-            self.best = score
-            self._write_whole(self.checkpoints / BEST)
+        if now.best is None or score > now.best:
+            now.best = score
+            self.state.write_whole(self.checkpoints / BEST)
         return results
 
     def verdict(self, results: dict[str, float]) -> tuple[str, float]:
@@ -452,6 +373,7 @@ class Trainer:
             device=self.device,
             precision=cfg.TEST.PRECISION,
             description="validate",
+            between_batches=self._stop_if_told,
         )
         self.failed.forget("val")
         self.failed.add("val", failures)
@@ -467,103 +389,16 @@ class Trainer:
             results["map"] = float(summary["map"])  # type: ignore[arg-type]
         return results | data_time.values()
 
-    def save(self) -> None:
-        """Write a checkpoint of this moment, and delete those beyond TRAIN.KEEP_CHECKPOINTS."""
-        path = checkpoint_path(self.checkpoints, self.epoch, self.step, sharded=self.cfg.TRAIN.SHARD)
-        self._same_buffers()
-        rest = self._rest()
-        if self.cfg.TRAIN.SHARD:
-            save_sharded(path, self._sharded_state(), rest)
-        elif is_main_process():
-            save_checkpoint(
-                path,
-                {
-                    **rest,
-                    "model": self.model.state_dict(),
-                    "ema": self.ema.module.state_dict() if self.ema else None,
-                    "optimizer": self.optimizer.state_dict(),
-                },
-            )
-        if is_main_process() and self.cfg.TRAIN.KEEP_CHECKPOINTS:
-            keep_last(self.checkpoints, self.cfg.TRAIN.KEEP_CHECKPOINTS, written=path)
-        wait_for_all()
-
-    def _same_buffers(self) -> None:
-        """What is scored and saved is one model, and what a resumed run has, the straight one has too."""
-        same_buffers_(self.model)
-        if self.ema:
-            same_buffers_(self.ema.module)
-
-    def _rest(self) -> dict:
-        """All of a checkpoint but the tensors that may be sharded."""
-        return {
-            "scaler": self.scaler.state_dict(),
-            "epoch": self.epoch,
-            "step": self.step,
-            "totals": summed(*astuple(self.totals)),
-            "best": self.best,
-            "last_epoch_loss": self.last_epoch_loss,
-            "num_classes": self.cfg.MODEL.NUM_CLASSES,
-            "class_names": self.train_videos.class_names,
-            "config": self.cfg.dump(),
-            "vidformers": vidformers.__version__,
-        }
-
-    def _write_whole(self, path: Path) -> None:
-        """The weights to use, averaged where they are, as one file without the optimizer."""
-        model = self.ema.module if self.ema else self.model
-        weights = full_state(model) if self.cfg.TRAIN.SHARD else model.state_dict()
-        rest = self._rest()
-        if is_main_process():
-            save_checkpoint(path, {**rest, "model": weights})
-        wait_for_all()
-
-    def _sharded_state(self) -> dict:
-        from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_state_dict
-
-        model, optimizer = get_state_dict(self.model, self.optimizer)
-        state = {"model": model, "optimizer": optimizer}
-        return state | {"ema": get_model_state_dict(self.ema.module)} if self.ema else state
-
-    def _load_sharded(self, path: Path) -> None:
-        import torch.distributed.checkpoint as dcp
-        from torch.distributed.checkpoint.state_dict import set_model_state_dict, set_state_dict
-
-        state = self._sharded_state()
-        dcp.load(state, checkpoint_id=path)
-        set_state_dict(
-            self.model,
-            self.optimizer,
-            model_state_dict=state["model"],
-            optim_state_dict=state["optimizer"],
-        )
-        if self.ema:
-            set_model_state_dict(self.ema.module, state["ema"])
-
-    @contextmanager
-    def _stopping_on_signals(self) -> Iterator[None]:
-        def note(number: int, frame: object) -> None:
-            self.stop_signal = number
-
-        if threading.current_thread() is not threading.main_thread():
-            yield  # only the main thread of a program may listen to signals
-            return
-        before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGUSR1)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
     def _stop_if_told(self) -> None:
         """Leave with a checkpoint once any process got a signal; all of them do, after the same step."""
-        number = largest(self.stop_signal)
+        number = self.signals.agreed()
         if not number:
             return
-        self.save()
+        with torch.inference_mode(mode=False):  # in which a validation is
+            self.state.save()
         name = signal.Signals(number).name
         say(f"{name}: stopped with a checkpoint; the same command goes on from there.")
-        self.log.write("stopped", signal=name, epoch=self.epoch + 1, step=self.step)
+        self.log.write("stopped", signal=name, epoch=self.progress.epoch + 1, step=self.progress.step)
         sys.exit(128 + number)
 
     def _no_reduction(self, on: bool) -> AbstractContextManager[object]:
@@ -629,27 +464,6 @@ class Trainer:
                 f"listed in {self.failed.path}; repair them, take them off the list, check DATA.PATH_PREFIX, "
                 "or raise the limit."
             )
-
-
-@dataclass
-class Totals:
-    """Sums of the log line under way, over the steps of an epoch and the clips of this process."""
-
-    loss: float = 0.0
-    hits: float = 0.0
-    clips: float = 0.0
-
-
-def _changed_settings(old: CfgNode, new: CfgNode) -> dict[str, str]:
-    """Keys of the model and the solver that differ, each with a text `KEY old -> new`."""
-    changed = {}
-    for section in ("MODEL", "SOLVER", "AUG", "MIXUP", "TRAIN", "PRETRAIN"):
-        before, after = dict(old.get(section, {})), dict(new[section])
-        for key in sorted(before.keys() | after.keys()):
-            if key not in ("ENABLE", "AUTO_RESUME") and before.get(key) != after.get(key):
-                name = f"{section}.{key}"
-                changed[name] = f"{name} {before.get(key)} -> {after.get(key)}"
-    return changed
 
 
 def _scores_text(results: dict[str, float]) -> str:

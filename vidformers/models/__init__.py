@@ -5,6 +5,7 @@ from vidformers.models.crossformer import CrossFormer
 from vidformers.models.gg_transformer import GGTransformer
 from vidformers.models.hiera import Hiera
 from vidformers.models.masked_autoencoder import MaskedAutoencoder
+from vidformers.models.masked_mvit import MaskedMViT
 from vidformers.models.maxvit import MaxViT
 from vidformers.models.msg_transformer import MSGTransformer
 from vidformers.models.mvit import MViT
@@ -27,6 +28,7 @@ __all__ = [
     "MSGTransformer",
     "MViT",
     "MaskedAutoencoder",
+    "MaskedMViT",
     "MaxViT",
     "PVTv2",
     "RevMViT",

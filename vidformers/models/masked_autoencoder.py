@@ -10,16 +10,18 @@ Shape letters: B clips, N patches of a clip, M of them hidden, P pixels of a pat
 import torch
 from torch import Tensor, nn
 
-from vidformers.layers.checks import check_counts, check_heads
+from vidformers.layers.checks import check_choice, check_counts, check_heads
+from vidformers.layers.hog import BINS, draw_hog, hog_patches, hog_values
 from vidformers.layers.position import sinusoid
 from vidformers.layers.sizes import Grid, triple
 from vidformers.models.vision_transformer import Attention, Block, VisionTransformer
 
+TARGETS = ("pixels", "hog")
 _EPS = 1e-6  # VideoMAE's, beside the standard deviation of a patch
 
 
-class PixelDecoder(nn.Module):
-    """Tokens (B, N, dim), those to predict at the end -> their pixels (B, num_predicted, num_values)."""
+class Decoder(nn.Module):
+    """Tokens (B, N, dim), those to predict at the end -> what they hide (B, num_predicted, num_values)."""
 
     def __init__(self, *, dim: int, depth: int, num_heads: int, num_values: int):
         super().__init__()
@@ -52,11 +54,14 @@ class MaskedAutoencoder(nn.Module):
     """VideoMAE's pre-training of a VisionTransformer with joint attention.
 
     forward: clip (B, C, T, H, W), float, normalised, and mask, bool (B, N), T-major, True = hidden, as many
-    in every clip -> predictions for the hidden patches in their order (B, M, P*C), to be compared with
-    `pixel_targets`.
+    in every clip -> predictions for the hidden patches in their order (B, M, values), to be compared with
+    `pixel_targets` or
+    `hog_targets`.
 
     encoder: becomes a part of this model, without its classifier and with a norm of its tokens in its place.
     decoder_dim, decoder_depth, decoder_heads: of VideoMAE's ViT-B 384, 4 and 6.
+    target: what is predicted of a patch, its "pixels" (P*C values) or "hog" (`layers/hog.py`).
+    grid: patches (t, h, w) of a clip of the encoder's size; patch: their pixels.
 
     Raises ValueError for an encoder whose blocks need all patches ("divided" or "space_only" attention) or
     whose patches overlap, as then the neighbours give away what is hidden.
@@ -69,15 +74,19 @@ class MaskedAutoencoder(nn.Module):
         decoder_dim: int = 384,
         decoder_depth: int = 4,
         decoder_heads: int = 6,
+        target: str = "pixels",
     ):
         super().__init__()
         check_counts(decoder_dim=decoder_dim, decoder_depth=decoder_depth, decoder_heads=decoder_heads)
         check_heads(decoder_dim, decoder_heads)
+        check_choice("target", target, TARGETS)
         if encoder.attention != "joint":
             raise ValueError(
                 f"got an encoder with attention={encoder.attention!r}; masked pre-training wanted 'joint', "
                 "which takes any of a clip's patches; try videomae_b or another model with joint attention"
             )
+        self.target = target
+        self.grid = encoder.grid
         conv = encoder.patch_embed.proj
         self.patch = triple(conv.stride)
         if any(kernel > stride for kernel, stride in zip(conv.kernel_size, self.patch, strict=True)):
@@ -93,23 +102,23 @@ class MaskedAutoencoder(nn.Module):
         self.encoder = encoder
         self.encoder_to_decoder = nn.Linear(dim, decoder_dim, bias=False)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_dim))
-        self.decoder = PixelDecoder(
+        self.decoder = Decoder(
             dim=decoder_dim,
             depth=decoder_depth,
             num_heads=decoder_heads,
-            num_values=encoder.in_channels * self.patch[0] * self.patch[1] * self.patch[2],
+            num_values=num_values(target, self.patch, encoder.in_channels),
         )
         self.reset_parameters()
 
     def forward(self, clip: Tensor, mask: Tensor) -> Tensor:
-        """Clip (B, C, T, H, W) and mask (B, N) -> pixels of the hidden patches (B, M, P*C)."""
+        """Clip (B, C, T, H, W) and mask (B, N) -> what the hidden patches hold (B, M, values)."""
         visible, grid = self.encode(clip, mask)
         x = self.encoder_to_decoder(visible)
         # VideoMAE's decoder knows a patch by its number, whatever position embedding the encoder has.
         table = sinusoid(x.shape[-1], mask.shape[1], x.device).to(x.dtype)
         table = table.expand(len(x), -1, -1)
-        visible = x + _chosen(table, ~mask)
-        hidden = self.mask_token + _chosen(table, mask)
+        visible = x + chosen(table, ~mask)
+        hidden = self.mask_token + chosen(table, mask)
         return self.decoder(torch.cat([visible, hidden], dim=1), grid, hidden.shape[1])
 
     def encode(self, clip: Tensor, mask: Tensor) -> tuple[Tensor, Grid]:
@@ -118,12 +127,8 @@ class MaskedAutoencoder(nn.Module):
         Raises ValueError for a mask of another number of patches, or that hides more in one clip.
         """
         x, grid = self.encoder.embed_patches(clip)
-        if mask.shape != x.shape[:2] or len(set(mask.sum(dim=1).tolist())) > 1:
-            raise ValueError(
-                f"got a mask {tuple(mask.shape)} that hides {sorted(set(mask.sum(dim=1).tolist()))} patches "
-                f"of a clip; wanted {tuple(x.shape[:2])}, as many hidden in every clip; try draw_masks"
-            )
-        x = self.encoder.run_blocks(_chosen(x, ~mask), grid)
+        check_mask(mask, x.shape[0], x.shape[1])
+        x = self.encoder.run_blocks(chosen(x, ~mask), grid)
         return self.encoder.norm(x[:, int(self.encoder.cls_token is not None) :]), grid
 
     def no_weight_decay(self) -> set[str]:
@@ -145,9 +150,24 @@ class MaskedAutoencoder(nn.Module):
         nn.init.trunc_normal_(self.mask_token, std=0.02)
 
 
-def _chosen(x: Tensor, choice: Tensor) -> Tensor:
+def chosen(x: Tensor, choice: Tensor) -> Tensor:
     """(B, N, D) and bool (B, N), as many True in each row -> those in their order (B, K, D)."""
     return x[choice].unflatten(0, (len(x), -1))
+
+
+def check_mask(mask: Tensor, num_clips: int, num_patches: int) -> None:
+    """ValueError for a mask of another shape, or that hides more in one clip than in another."""
+    counts = sorted(set(mask.sum(dim=1).tolist()))
+    if mask.shape != (num_clips, num_patches) or len(counts) > 1:
+        raise ValueError(
+            f"got a mask {tuple(mask.shape)} that hides {counts} patches of a clip; wanted "
+            f"{(num_clips, num_patches)}, as many hidden in every clip; try draw_masks"
+        )
+
+
+def num_values(target: str, patch: Grid, channels: int) -> int:
+    """Numbers to predict of a patch."""
+    return hog_values(patch, channels) if target == "hog" else channels * patch[0] * patch[1] * patch[2]
 
 
 def patchify(clip: Tensor, patch: Grid) -> Tensor:
@@ -180,7 +200,7 @@ def patch_statistics(patches: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pixel_targets(clip: Tensor, mask: Tensor, patch: Grid, *, normalize: bool) -> Tensor:
-    """What a MaskedAutoencoder shall predict: the hidden patches' pixels (B, M, P*C).
+    """What a masked model with the target "pixels" shall predict: those of the hidden patches (B, M, P*C).
 
     normalize: each channel of each patch has its mean subtracted and is divided by its standard deviation
     (MAE, section 3, "reconstruction target").
@@ -189,23 +209,54 @@ def pixel_targets(clip: Tensor, mask: Tensor, patch: Grid, *, normalize: bool) -
     if normalize:
         mean, std = patch_statistics(patches)
         patches = (patches - mean) / std
-    return _chosen(patches.flatten(2), mask)
+    return chosen(patches.flatten(2), mask)
 
 
-def paint(
-    clip: Tensor, mask: Tensor, predicted: Tensor, patch: Grid, *, normalized: bool
-) -> tuple[Tensor, Tensor]:
-    """The clip with its hidden patches at 0, and with what was predicted (B, M, P*C) in their place.
+def hog_targets(clip: Tensor, mask: Tensor, patch: Grid) -> Tensor:
+    """What a masked model with the target "hog" shall predict: of the hidden patches (B, M, C*9*cells)."""
+    return chosen(hog_patches(clip, patch), mask)
+
+
+def without_detail(wanted: Tensor, target: str, channels: int) -> Tensor:
+    """Of each hidden patch (B, M, values) its mean colour everywhere, or in each cell and colour of its "hog"
+    the mean of all directions: what can be said of it without knowing what is inside."""
+    if target == "hog":
+        return wanted.unflatten(2, (channels, BINS, -1)).mean(dim=3, keepdim=True).expand(
+            -1, -1, -1, BINS, -1).flatten(2)  # fmt: skip
+    colours = wanted.unflatten(2, (-1, channels))
+    return colours.mean(dim=2, keepdim=True).expand_as(colours).flatten(2)
+
+
+def hide(clip: Tensor, mask: Tensor, patch: Grid) -> Tensor:
+    """The clip with its hidden patches at 0."""
+    patches = patchify(clip, patch).clone()
+    patches[mask] = 0
+    return unpatchify(patches, patch, _grid(clip, patch))
+
+
+def paint(clip: Tensor, mask: Tensor, predicted: Tensor, patch: Grid, *, normalized: bool) -> Tensor:
+    """The clip with what was predicted (B, M, P*C) in the place of its hidden patches.
 
     Normalised predictions tell nothing of a patch's mean and contrast: these are taken from the clip.
     """
-    patches = patchify(clip, patch)
-    grid = triple([size // part for size, part in zip(clip.shape[2:], patch, strict=True)])
+    patches = patchify(clip, patch).clone()
     pixels = predicted.unflatten(2, tuple(patches.shape[2:]))
     if normalized:
-        mean, std = (_chosen(part.flatten(2), mask).unsqueeze(2) for part in patch_statistics(patches))
+        mean, std = (chosen(part.flatten(2), mask).unsqueeze(2) for part in patch_statistics(patches))
         pixels = pixels * std + mean
-    hidden, painted = patches.clone(), patches.clone()
-    hidden[mask] = 0
-    painted[mask] = pixels.flatten(0, 1).to(painted.dtype)
-    return unpatchify(hidden, patch, grid), unpatchify(painted, patch, grid)
+    patches[mask] = pixels.flatten(0, 1).to(patches.dtype)
+    return unpatchify(patches, patch, _grid(clip, patch))
+
+
+def paint_hog(clip: Tensor, mask: Tensor, predicted: Tensor, patch: Grid) -> tuple[Tensor, Tensor]:
+    """Pictures of the clip's histograms of gradients (`draw_hog`), and of them with those that were predicted
+    (B, M, values) in the place of the hidden ones."""
+    true = hog_patches(clip, patch)
+    painted = true.clone()
+    painted[mask] = predicted.flatten(0, 1).to(painted.dtype)
+    size = (patch, _grid(clip, patch), clip.shape[1])
+    return draw_hog(true, *size), draw_hog(painted, *size)
+
+
+def _grid(clip: Tensor, patch: Grid) -> Grid:
+    return triple([size // part for size, part in zip(clip.shape[2:], patch, strict=True)])

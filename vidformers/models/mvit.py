@@ -293,6 +293,7 @@ class MViT(MViTBase):
             if q_stride is not None:
                 tracked = floor_divided(tracked, q_stride)
 
+        self.feature_grid = grid
         self.norm = nn.LayerNorm(dim, eps=norm_eps)
         self.head = ClassifierHead(dim, num_classes, head_dropout_rate)
         self.reset_parameters()
@@ -315,7 +316,14 @@ class MViT(MViTBase):
 
     def forward_tokens(self, clip: Tensor) -> tuple[Tensor, Grid]:
         """Clip -> tokens (B, [1 +] T'*H'*W', C) after the last block, not yet normed, and their grid."""
-        x, grid = self.patch_embed(as_clip(clip, self.in_channels))
+        return self.run_blocks(*self.embed_patches(clip))
+
+    def embed_patches(self, clip: Tensor) -> tuple[Tensor, Grid]:
+        """Clip -> patches without positions (B, T*H*W, C), T-major, and their grid."""
+        return self.patch_embed(as_clip(clip, self.in_channels))
+
+    def run_blocks(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+        """Patches of `embed_patches` and their grid -> what `forward_tokens` gives."""
         if self.cls_token is not None:
             x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         if self.position_embedding != "none":

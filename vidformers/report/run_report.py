@@ -1,5 +1,6 @@
 """report.html of a run, made anew from the files that its steps have left in its folder."""
 
+import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from markupsafe import Markup
 
 from vidformers.report.folder import folder_section
 from vidformers.report.html import Section, ablation_section, environment, rendered, write_report
+from vidformers.report.reconstruction import RECONSTRUCTION
 from vidformers.report.strips import load_clips
 from vidformers.report.training import TrainingLog, read_log, training_panels
 
@@ -30,7 +32,8 @@ def write_run_report(output: Path, *, title: str) -> Path | None:
         found = simplejson.loads((output / "folder_summary.json").read_text(encoding="utf-8"))
         sections.append(folder_section(found))
     if (output / "log.jsonl").is_file() and (log := read_log(output / "log.jsonl")).steps:
-        sections.append(training_section(log))
+        picture = output / RECONSTRUCTION
+        sections.append(training_section(log, picture if picture.is_file() else None))
     if (output / "test_results.json").is_file():
         results = simplejson.loads((output / "test_results.json").read_text(encoding="utf-8"))
         predictions = output / "predictions.npz"
@@ -47,8 +50,8 @@ def write_run_report(output: Path, *, title: str) -> Path | None:
     return output / "report.html"
 
 
-def training_section(log: TrainingLog) -> Section:
-    """Curves of a training run, and a table of its validations."""
+def training_section(log: TrainingLog, reconstruction: Path | None = None) -> Section:
+    """Curves of a training run, a table of its validations, and the picture that a pre-training has drawn."""
     last = log.steps[-1]
     lines = [f"{last['epoch']} epochs, training loss {_number(last['loss'], 3)} in the last."]
     score = "map" if any("map" in row for row in log.epochs) else "top1"
@@ -59,6 +62,13 @@ def training_section(log: TrainingLog) -> Section:
         lines.append(
             f"Best validation {name}: {best[score]:.2f} % after epoch {best['epoch']}; in the end "
             f"{scored[-1][score]:.2f} %, one view each of {scored[-1]['num_videos']} videos."
+        )
+    if rebuilt := [row for row in log.epochs if row.get("mean_patch_loss") is not None]:
+        best = min(rebuilt, key=lambda row: row["loss"])
+        lines.append(
+            f"Best validation loss of what was hidden: {best['loss']:.4f} after epoch {best['epoch']}, one "
+            f"view each of {best['num_videos']} videos; each patch's own mean, without any detail, would "
+            f"have {best['mean_patch_loss']:.4f}."
         )
     waits = [row["waiting_for_data"] for row in log.steps if row.get("waiting_for_data") is not None]
     speeds = [row["videos_per_second"] for row in log.steps if row.get("videos_per_second") is not None]
@@ -77,6 +87,7 @@ def training_section(log: TrainingLog) -> Section:
             accuracies=any("top1" in row for row in log.epochs),
             averaged=any("ema_top1" in row for row in log.epochs),
             precision=score == "map",
+            reconstruction=reconstruction and base64.b64encode(reconstruction.read_bytes()).decode(),
         )
     )
     return Section("training", "Training", Markup(html))

@@ -1,0 +1,78 @@
+"""Pre-training on two processes (gloo), replicated and sharded: the losses are those of one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import simplejson
+
+ROOT = Path(__file__).parents[2]
+MODELS = {
+    "vit": "{NAME: vit_tiny, NUM_CLASSES: 2, ARGS: {embed_dim: 24, depth: 2, class_token: False}}",
+    "mvit": "{NAME: mvit_tiny, NUM_CLASSES: 2, ARGS: {embed_dim: 8, depth: 2, dim_mul: [], head_mul: [], "
+    "pool_q_stride: [[1, 1, 2, 2]]}}",
+}
+CONFIG = """
+MODEL: {model}
+PRETRAIN: {{ENABLE: True, MASK_RATIO: 0.5, DECODER_DIM: 16, DECODER_DEPTH: 1, DECODER_HEADS: 2}}
+DATA:
+  PATH_TO_DATA_DIR: {data}
+  NUM_FRAMES: 4
+  TRAIN_CROP_SIZE: 32
+  TEST_CROP_SIZE: 32
+  TRAIN_JITTER_SCALES: [36, 40]
+TRAIN: {{BATCH_SIZE: 4, EVAL_PERIOD: 1}}
+TEST: {{ENABLE: False, BATCH_SIZE: 3}}
+SOLVER: {{OPTIMIZING_METHOD: sgd, MAX_EPOCH: 2, BASE_LR: 1e-1, EMA_DECAY: 0.5, CLIP_GRAD_L2NORM: 1.0}}
+DATA_LOADER: {{NUM_WORKERS: 0}}
+LOG_PERIOD: 1
+DEVICE: cpu
+OUTPUT_DIR: {output}
+"""
+
+
+def run(folder: Path, data: Path, model: str, processes: int, *overrides: str) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    config = folder / "run.yaml"
+    config.write_text(CONFIG.format(model=MODELS[model], data=data, output=folder / "out"))
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    result = subprocess.run(
+        [
+            *(sys.executable, *(launcher if processes > 1 else ())),
+            *(str(ROOT / "tools" / "run_net.py"), "--cfg", str(config), *overrides),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def losses(folder: Path) -> list[float]:
+    rows = list(map(simplejson.loads, (folder / "out" / "log.jsonl").read_text().splitlines()))
+    assert {row["num_videos"] for row in rows if row["event"] == "val"} == {8}
+    return [row[key] for row in rows for key in ("loss", "ema_loss") if row.get(key) is not None]
+
+
+@pytest.mark.parametrize(
+    ("model", "overrides"),
+    [("vit", ("TRAIN.MICRO_BATCHES", "2")), ("mvit", ()), ("vit", ("TRAIN.SHARD", "True")),
+     ("mvit", ("TRAIN.SHARD", "True", "PRETRAIN.TARGET", "hog"))],
+    ids=["vit-ddp-micro-batches", "mvit-ddp", "vit-fsdp2", "mvit-fsdp2-hog"],
+)  # fmt: skip
+def test_two_processes_have_the_losses_of_one(tmp_path, tiny_dataset, model, overrides):
+    alone = tuple(word for word in overrides if word not in ("TRAIN.SHARD", "True"))
+    run(tmp_path / "one", tiny_dataset, model, 1, *alone)
+    said = run(tmp_path / "two", tiny_dataset, model, 2, *overrides)
+    wanted = losses(tmp_path / "one")
+    assert len(wanted) == 4 + 2 * 2  # steps, and two validations of the weights and of their averages
+    assert losses(tmp_path / "two") == pytest.approx(wanted, rel=1e-4)
+    assert (tmp_path / "two" / "out" / "reconstruction.png").is_file() and "2 x cpu" in said
+    if "TRAIN.SHARD" in overrides:
+        more = run(tmp_path / "two", tiny_dataset, model, 2, *overrides, "SOLVER.MAX_EPOCH", "3")
+        assert "checkpoint_epoch_00002.sharded after 2 of 3 epochs" in more
+        assert len(losses(tmp_path / "two")) == len(wanted) + 2 + 2

@@ -1,0 +1,233 @@
+"""How far a training run is, what its checkpoints hold, and going on from one."""
+
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, field
+from pathlib import Path
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import nn
+from torch.distributed.checkpoint import CheckpointException
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
+
+import vidformers
+from vidformers.engine.checkpoint import (
+    check_class_names,
+    checkpoint_path,
+    keep_last,
+    save_checkpoint,
+    save_sharded,
+)
+from vidformers.engine.distributed import full_state, is_main_process, same_buffers_, summed, wait_for_all
+from vidformers.engine.logs import say
+
+
+@dataclass
+class Totals:
+    """Sums of the log line under way, over the steps of an epoch and the clips of this process."""
+
+    loss: float = 0.0
+    hits: float = 0.0
+    clips: float = 0.0
+
+
+@dataclass
+class Progress:
+    """Finished epochs, finished steps of the epoch begun, and what was measured on the way.
+
+    best: the best validation score so far; last_epoch_loss: that of the log's last line.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    totals: Totals = field(default_factory=Totals)
+    best: float | None = None
+    last_epoch_loss: float = float("nan")
+
+
+class RunState:
+    """All that changes during a run, as its checkpoints hold it (`engine/checkpoint.py` has the format)."""
+
+    def __init__(
+        self,
+        cfg: CfgNode,
+        *,
+        model: nn.Module,
+        ema: AveragedModel | None,
+        optimizer: Optimizer,
+        scaler: torch.amp.GradScaler,
+        class_names: Sequence[str] | None,
+    ) -> None:
+        self.cfg = cfg
+        self.model = model
+        self.ema = ema
+        self.optimizer = optimizer
+        self.scaler = scaler
+        self.class_names = class_names
+        self.folder = Path(cfg.OUTPUT_DIR) / "checkpoints"
+        self.progress = Progress()
+
+    def save(self) -> None:
+        """Write a checkpoint of this moment, and delete those beyond TRAIN.KEEP_CHECKPOINTS."""
+        now, sharded = self.progress, self.cfg.TRAIN.SHARD
+        path = checkpoint_path(self.folder, now.epoch, now.step, sharded=sharded)
+        self.same_buffers()
+        rest = self._rest()
+        if sharded:
+            save_sharded(path, self._sharded_tensors(), rest)
+        elif is_main_process():
+            save_checkpoint(
+                path,
+                {
+                    **rest,
+                    "model": self.model.state_dict(),
+                    "ema": self.ema.module.state_dict() if self.ema else None,
+                    "optimizer": self.optimizer.state_dict(),
+                },
+            )
+        if is_main_process() and self.cfg.TRAIN.KEEP_CHECKPOINTS:
+            keep_last(self.folder, self.cfg.TRAIN.KEEP_CHECKPOINTS, written=path)
+        wait_for_all()
+
+    def write_whole(self, path: Path) -> None:
+        """The weights to use, averaged where they are, as one file without the optimizer."""
+        model = self.ema.module if self.ema else self.model
+        weights = full_state(model) if self.cfg.TRAIN.SHARD else model.state_dict()
+        rest = self._rest()
+        if is_main_process():
+            save_checkpoint(path, {**rest, "model": weights})
+        wait_for_all()
+
+    def same_buffers(self) -> None:
+        """What is scored and saved is one model, and what a resumed run has, the straight one has too."""
+        same_buffers_(self.model)
+        if self.ema:
+            same_buffers_(self.ema.module)
+
+    def resume(self, path: Path, state: dict) -> None:
+        """Continue from `state`, read from `path`; settings that changed since are named, and the new ones
+        hold. Raises ValueError where they do not fit it."""
+        sharded = path.is_dir()
+        missing = {"epoch", "config"} - state.keys()
+        if not sharded:
+            missing |= {"model", "optimizer", "scaler"} - state.keys()
+        if missing:
+            raise ValueError(
+                f"{path} is not a checkpoint of this library (it lacks {', '.join(sorted(missing))}). To "
+                "start from its weights set TRAIN.CHECKPOINT_FILE_PATH, and OUTPUT_DIR to another folder."
+            )
+        if sharded != self.cfg.TRAIN.SHARD:
+            raise ValueError(
+                f"{path} was written with TRAIN.SHARD {sharded}, which is {self.cfg.TRAIN.SHARD} now; set it "
+                "back, or start from the weights (TRAIN.CHECKPOINT_FILE_PATH; tools/export_checkpoint.py "
+                "makes a file of a folder) in another OUTPUT_DIR."
+            )
+        check_class_names(path, state.get("class_names"), self.class_names, Path(self.cfg.OUTPUT_DIR))
+        changed = self._changed_settings(path, state)
+        settings = [
+            {key: group[key] for key in group if key != "params"} for group in self.optimizer.param_groups
+        ]
+        try:
+            if sharded:
+                self._load_sharded(path)
+            else:
+                self.model.load_state_dict(state["model"])
+                self.optimizer.load_state_dict(state["optimizer"])
+                if self.ema:
+                    self.ema.module.load_state_dict(state.get("ema") or state["model"])
+        except (KeyError, RuntimeError, ValueError, CheckpointException) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(
+                f"{path} does not fit this run's model, or is damaged ({reason}). Use the config it was "
+                "written with, or another OUTPUT_DIR; delete it to go on from the one before it."
+            ) from error
+        if self.ema:
+            self.ema.n_averaged.fill_(1)  # 0 would copy the model over the average
+        for group, values in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(values)
+        if state.get("scaler") and self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
+        now = self.progress
+        now.epoch, now.step = state["epoch"], state.get("step", 0)
+        if is_main_process():
+            now.totals = Totals(*state.get("totals", ()))
+        now.best = state.get("best")
+        now.last_epoch_loss = state.get("last_epoch_loss", float("nan"))
+        steps = f" and {now.step} steps" if now.step else ""
+        say(f"Resuming from {path} after {now.epoch} of {self.cfg.SOLVER.MAX_EPOCH} epochs{steps}.")
+        if changed:
+            say(f"  settings changed since: {'; '.join(changed.values())}")
+
+    def _changed_settings(self, path: Path, state: dict) -> dict[str, str]:
+        """`changed_settings` since `state`; ValueError for one that this state cannot go on with."""
+        old = CfgNode.load_cfg(state["config"])
+        changed = changed_settings(old, self.cfg)
+        if "SOLVER.OPTIMIZING_METHOD" in changed or "SOLVER.LAYER_DECAY" in changed:
+            raise ValueError(
+                f"{path} was written with other optimizer settings ({'; '.join(changed.values())}), whose "
+                "state does not fit. Use the old ones, or another OUTPUT_DIR."
+            )
+        step = state.get("step", 0)
+        if step and not {"TRAIN.BATCH_SIZE", "AUG.NUM_SAMPLE"}.isdisjoint(changed):
+            raise ValueError(
+                f"{path} was written within an epoch, with other batches ({'; '.join(changed.values())}). "
+                "Use the old ones until the epoch is finished, or another OUTPUT_DIR."
+            )
+        if step and old.get("RNG_SEED") != self.cfg.RNG_SEED:
+            raise ValueError(
+                f"{path} was written within an epoch, whose order is that of RNG_SEED {old.get('RNG_SEED')}; "
+                f"with {self.cfg.RNG_SEED} some videos would come twice. Use the old one until the epoch is "
+                "finished, or another OUTPUT_DIR."
+            )
+        return changed
+
+    def _rest(self) -> dict:
+        """All of a checkpoint but the tensors that may be sharded."""
+        now = self.progress
+        return {
+            "scaler": self.scaler.state_dict(),
+            "epoch": now.epoch,
+            "step": now.step,
+            "totals": summed(*astuple(now.totals)),
+            "best": now.best,
+            "last_epoch_loss": now.last_epoch_loss,
+            "num_classes": self.cfg.MODEL.NUM_CLASSES,
+            "class_names": self.class_names,
+            "config": self.cfg.dump(),
+            "vidformers": vidformers.__version__,
+        }
+
+    def _sharded_tensors(self) -> dict:
+        from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_state_dict
+
+        model, optimizer = get_state_dict(self.model, self.optimizer)
+        state = {"model": model, "optimizer": optimizer}
+        return state | {"ema": get_model_state_dict(self.ema.module)} if self.ema else state
+
+    def _load_sharded(self, path: Path) -> None:
+        import torch.distributed.checkpoint as dcp
+        from torch.distributed.checkpoint.state_dict import set_model_state_dict, set_state_dict
+
+        state = self._sharded_tensors()
+        dcp.load(state, checkpoint_id=path)
+        set_state_dict(
+            self.model,
+            self.optimizer,
+            model_state_dict=state["model"],
+            optim_state_dict=state["optimizer"],
+        )
+        if self.ema:
+            set_model_state_dict(self.ema.module, state["ema"])
+
+
+def changed_settings(old: CfgNode, new: CfgNode) -> dict[str, str]:
+    """Keys of the model and the recipe that differ, each with a text `KEY old -> new`."""
+    changed = {}
+    for section in ("MODEL", "SOLVER", "AUG", "MIXUP", "TRAIN", "PRETRAIN"):
+        before, after = dict(old.get(section, {})), dict(new[section])
+        for key in sorted(before.keys() | after.keys()):
+            if key not in ("ENABLE", "AUTO_RESUME") and before.get(key) != after.get(key):
+                name = f"{section}.{key}"
+                changed[name] = f"{name} {before.get(key)} -> {after.get(key)}"
+    return changed
