@@ -26,7 +26,8 @@ def test_conv_pool_shares_its_weights_among_heads() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kernel", "stride"), [((1, 3, 3), (1, 2, 2)), ((3, 3, 3), (2, 2, 2)), ((3, 1, 5), (1, 1, 4))]
+    ("kernel", "stride"),
+    [((1, 3, 3), (1, 2, 2)), ((1, 3, 2), (1, 1, 1)), ((3, 3, 3), (2, 2, 2)), ((3, 1, 5), (1, 1, 4))],
 )
 def test_max_and_avg_pool(kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> None:
     volume = torch.randn(2, 4, 6, 7, 5)
@@ -35,9 +36,23 @@ def test_max_and_avg_pool(kernel: tuple[int, int, int], stride: tuple[int, int, 
         (MaxPool(kernel, stride), nn.MaxPool3d(kernel, stride, padding)),
         (AvgPool(kernel, stride), nn.AvgPool3d(kernel, stride, padding)),
     ):
-        pooled = ours(volume)
-        torch.testing.assert_close(channels_first(pooled), usual(channels_first(volume)))
+        volume = volume.detach().requires_grad_()
+        pooled, expected = ours(volume), usual(channels_first(volume))
+        torch.testing.assert_close(channels_first(pooled), expected)
+        gradient = torch.randn_like(pooled)
+        torch.testing.assert_close(
+            torch.autograd.grad(pooled, volume, gradient),
+            torch.autograd.grad(expected, volume, channels_first(gradient)),
+        )
         assert tuple(pooled.shape[1:4]) == pooled_grid((4, 6, 7), kernel, stride)
+
+
+def test_max_pool_keeps_no_input_for_the_backward_pass() -> None:
+    kept: list[torch.Tensor] = []
+    volume = torch.randn(1, 2, 8, 8, 4, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        MaxPool((1, 3, 3), (1, 2, 2))(volume)
+    assert [(tuple(tensor.shape), tensor.dtype) for tensor in kept] == [((2, 4, 4, 4), torch.int32)]
 
 
 def test_avg_pool_on_a_map_smaller_than_its_kernel() -> None:

@@ -4,7 +4,8 @@ Every pool maps (B, T, H, W, C) to (B, T', H', W', C): tokens are a channels-las
 need not be folded into the batch and nothing is permuted in memory. All pad kernel // 2 on both sides.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -57,13 +58,43 @@ class MaxPool(nn.Module):
         if self.kernel_size[0] == stride[0] == 1:
             # The 2D kernel keeps channels last and is several times faster than the 3D one on CPU.
             frames = volume.flatten(0, 1).permute(0, 3, 1, 2)  # (B, T, H, W, C) -> (B*T, C, H, W)
-            frames = F.max_pool2d(frames, self.kernel_size[1:], stride[1:], padding[1:])
+            frames = _max_pool2d(frames, self.kernel_size[1:], stride[1:], padding[1:])
             return frames.permute(0, 2, 3, 1).unflatten(0, volume.shape[:2])
         x = F.max_pool3d(volume.permute(0, 4, 1, 2, 3), self.kernel_size, stride, padding)
         return x.permute(0, 2, 3, 4, 1)
 
     def extra_repr(self) -> str:
         return f"kernel={self.kernel_size}, stride={self.stride}"
+
+
+def _max_pool2d(
+    x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...]
+) -> Tensor:
+    if not torch.is_grad_enabled():
+        return F.max_pool2d(x, kernel, stride, padding)
+    return _MaxPool2d.apply(x, kernel, stride, padding)
+
+
+class _MaxPool2d(torch.autograd.Function):
+    """F.max_pool2d, which besides the places of the maxima would keep its input for the backward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...]
+    ) -> Tensor:
+        pooled, places = F.max_pool2d(x, kernel, stride, padding, return_indices=True)
+        ctx.save_for_backward(places.int())
+        ctx.shape = x.shape
+        return pooled
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (places,) = ctx.saved_tensors
+        B, C, H, W = ctx.shape
+        # (B, C, H', W') -> (B, H'*W', C), tokens as they lie in memory
+        gradient, places = (part.permute(0, 2, 3, 1).flatten(1, 2) for part in (gradients[0], places))
+        of_x = gradient.new_zeros(B, H * W, C).scatter_add_(1, places.long(), gradient)
+        return of_x.unflatten(1, (H, W)).permute(0, 3, 1, 2), None, None, None
 
 
 class AvgPool(nn.Module):
@@ -87,17 +118,28 @@ class AvgPool(nn.Module):
         return f"kernel={self.kernel_size}, stride={self.stride}"
 
 
-def pool_tokens(
-    x: Tensor, grid: Grid, pool: Callable[[Tensor], Tensor], class_token: bool
-) -> tuple[Tensor, Grid]:
+def split_tokens(x: Tensor, class_token: bool) -> tuple[Tensor | None, Tensor]:
+    """(B, [1 +] N, C) -> the class token (B, 1, C), if there is one, and the patches (B, N, C).
+
+    Split and not sliced: the backward pass of each slice would fill and add a tensor of x's size.
+    """
+    if not class_token:
+        return None, x
+    token, patches = x.split((1, x.shape[1] - 1), dim=1)
+    return token, patches
+
+
+def join_tokens(token: Tensor | None, volume: Tensor) -> tuple[Tensor, Grid]:
+    """The class token, if there is one, and a volume (B, T, H, W, C) -> (B, [1 +] T*H*W, C) and the grid."""
+    grid = (volume.shape[1], volume.shape[2], volume.shape[3])
+    patches = volume.flatten(1, 3)
+    return (patches if token is None else torch.cat([token, patches], dim=1)), grid
+
+
+def pool_tokens(x: Tensor, grid: Grid, pool: nn.Module, class_token: bool) -> tuple[Tensor, Grid]:
     """(B, [1 +] T*H*W, C) -> (B, [1 +] T'*H'*W', C) and the new grid; a class token passes unpooled."""
-    # Split and not sliced: the backward pass of each slice would fill and add a tensor of x's size.
-    token, patches = x.split((1, x.shape[1] - 1), dim=1) if class_token else (None, x)
-    volume = pool(patches.unflatten(1, grid))
-    pooled = volume.flatten(1, 3)
-    if token is not None:
-        pooled = torch.cat([token, pooled], dim=1)
-    return pooled, (volume.shape[1], volume.shape[2], volume.shape[3])
+    token, patches = split_tokens(x, class_token)
+    return join_tokens(token, pool(patches.unflatten(1, grid)))
 
 
 def positions_read(size: int, kernel: int, stride: int) -> list[int]:

@@ -2,22 +2,23 @@
 
 import math
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from vidformers.layers.attention import attention
 from vidformers.layers.pooling import (
     AvgPool,
     ConvPool,
     MaxPool,
+    join_tokens,
     needs_pooling,
     pool_pair,
-    pool_tokens,
     pooled_grid,
     positions_read,
+    split_tokens,
     stride_over_read,
 )
 from vidformers.layers.rel_pos import relative_attention
@@ -190,23 +191,36 @@ class PoolingAttention(nn.Module):
         if self.pool_k is not None and self.pool_v is not None:
             assert self.kv_kernel is not None and self.kv_stride is not None
             stride = stride_over_read(self.kv_kernel, self.kv_stride)
-            pool = partial(pool_pair, first=self.pool_k, second=self.pool_v, stride=stride)
-            both, grid = pool_tokens(both, grid, pool, self.class_token)
+            token, patches = split_tokens(both, self.class_token)
+            volume = pool_pair(patches.unflatten(1, grid), self.pool_k, self.pool_v, stride)
+            both, grid = join_tokens(token, volume)
         k, v = both.chunk(2, dim=-1)
         return self._norm(k, self.norm_k), self._norm(v, self.norm_v), grid
 
     def _pool(
         self, x: Tensor, grid: Grid, pool: nn.Module | None, norm: nn.LayerNorm | None
     ) -> tuple[Tensor, Grid]:
-        if pool is not None:
-            x, grid = pool_tokens(x, grid, pool, self.class_token)
-        return self._norm(x, norm), grid
+        if pool is None:
+            return self._norm(x, norm), grid
+        token, patches = split_tokens(x, self.class_token)
+        volume = patches.unflatten(1, grid)
+        if torch.is_grad_enabled() and norm is not None and not torch.compiler.is_compiling():
+            # What is pooled and not yet normed is not kept for the backward pass: pooling again is cheap.
+            volume = checkpoint(
+                self._pool_and_norm, volume, pool, norm, use_reentrant=False, preserve_rng_state=False
+            )
+        else:
+            volume = self._pool_and_norm(volume, pool, norm)
+        return join_tokens(None if token is None else self._norm(token, norm), volume)
+
+    def _pool_and_norm(self, volume: Tensor, pool: nn.Module, norm: nn.LayerNorm | None) -> Tensor:
+        return self._norm(pool(volume), norm)
 
     def _norm(self, x: Tensor, norm: nn.LayerNorm | None) -> Tensor:
         if norm is None:
             return x
-        # (B, N, C) -> (B, N, heads, d): each head is normalised by itself, with the same weights
-        return norm(x.unflatten(-1, (-1, norm.normalized_shape[0]))).flatten(2)
+        # (..., C) -> (..., heads, d): each head is normalised by itself, with the same weights
+        return norm(x.unflatten(-1, (-1, norm.normalized_shape[0]))).flatten(-2)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, query_grid: Grid, key_grid: Grid) -> Tensor:
         class_key_logit = math.log(key_grid[0]) if self.class_token_log_frames else 0.0

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -78,8 +79,32 @@ def relative_terms(q: Tensor, tables: Tables, query_grid: Size, key_grid: Size) 
             terms.append(None)
             continue
         embedding = relative_embedding(table, query_size, key_size).to(q.dtype)
-        terms.append(torch.einsum(f"bnthwc,{letter}kc->bnthwk", volume, embedding).flatten(2, 4))
+        terms.append(_along_axis(volume, embedding, letter).flatten(2, 4))
     return terms
+
+
+def _along_axis(volume: Tensor, embedding: Tensor, letter: str) -> Tensor:
+    """volume (B, heads, T, H, W, d) . embedding (queries of the axis, keys of the axis, d), over d."""
+    if not torch.is_grad_enabled() or torch.is_autocast_enabled(volume.device.type):
+        return torch.einsum(f"bnthwc,{letter}kc->bnthwk", volume, embedding)
+    return _AlongAxis.apply(volume, embedding, letter)
+
+
+class _AlongAxis(torch.autograd.Function):
+    """The einsum in its forward; torch's own would keep a permuted copy of the queries for each axis."""
+
+    @staticmethod
+    def forward(ctx: Any, volume: Tensor, embedding: Tensor, letter: str) -> Tensor:
+        ctx.save_for_backward(volume, embedding)
+        ctx.letter = letter
+        return torch.einsum(f"bnthwc,{letter}kc->bnthwk", volume, embedding)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        volume, embedding = ctx.saved_tensors
+        of_volume = torch.einsum(f"bnthwk,{ctx.letter}kc->bnthwc", gradients[0], embedding)
+        of_embedding = torch.einsum(f"bnthwk,bnthwc->{ctx.letter}kc", gradients[0], volume)
+        return of_volume, of_embedding, None
 
 
 def decomposed_bias(q: Tensor, tables: Tables, query_grid: Size, key_grid: Size) -> Tensor:
