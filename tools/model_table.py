@@ -1,5 +1,9 @@
-"""Write docs/models.md, the table of every registered model: python tools/model_table.py"""
+"""Write docs/models.md, the table of every registered model (a minute):
 
+python tools/model_table.py
+"""
+
+import argparse
 import inspect
 import re
 from pathlib import Path
@@ -58,8 +62,17 @@ def table() -> str:
     return HEADER + "\n".join(sections)
 
 
-if __name__ == "__main__":
-    path = Path(__file__).parents[1] / "docs" / "models.md"
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    page = Path(__file__).parents[1] / "docs" / "models.md"
+    parser.add_argument("--out", type=Path, default=page, help="the page to write (%(default)s)")
+    path = parser.parse_args().out
     path.parent.mkdir(exist_ok=True)
     path.write_text(table(), encoding="utf-8")
-    print(f"wrote {path}")
+    print(f"written: {path}")
+
+
+if __name__ == "__main__":
+    main()
