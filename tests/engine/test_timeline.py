@@ -16,7 +16,6 @@ from tests.engine.predicting import save_run
 from vidformers.checkpoints.metadata import Protocol
 from vidformers.data.clip_sampling import slowfast_views
 from vidformers.data.readers import VideoReadError, open_video
-from vidformers.data.readers.streaming import CHUNK, stream_frames
 from vidformers.engine.predict import Predictor
 from vidformers.engine.timeline import Timeline, clip_seconds, window_frames, window_starts
 from vidformers.report.timeline import timeline_csv, write_timeline
@@ -123,43 +122,6 @@ def test_a_window_is_scored_as_a_view_is(tmp_path: Path) -> None:
     timeline = vf.predict_timeline(predictor, tmp_path / "a.mp4", hop_seconds=hop)
     assert timeline.window_seconds == pytest.approx(span) and rows.shape == (1, 4)
     assert np.allclose(timeline.probabilities[1], view, atol=1e-5)
-
-
-@pytest.mark.parametrize("backend", ["pyav", "decord"])
-def test_streamed_frames_are_those_of_the_reader(tmp_path: Path, backend: str) -> None:
-    if backend == "decord":
-        pytest.importorskip("decord")
-    write_colours(tmp_path / "a.mp4", seconds=6, gop=12)
-    indices = [0, 1, 5, *range(11, 40, 3), 59]
-    with open_video(tmp_path / "a.mp4", backend) as video:
-        whole = video.get_frames(indices)
-        parts = list(stream_frames(video, indices, lambda frames: frames[:, 2:10]))
-    assert [index for index, _ in parts] == indices
-    assert torch.equal(torch.stack([frame for _, frame in parts]), whole[:, 2:10])
-
-
-def test_readers_without_a_stream_are_asked_for_a_few_frames_at_a_time() -> None:
-    class Video:
-        path, num_frames = "a.mp4", 100
-
-        def __init__(self) -> None:
-            self.asked: list[int] = []
-
-        def get_frames(self, indices: np.ndarray) -> torch.Tensor:
-            self.asked.append(len(indices))
-            return torch.from_numpy(indices)[:, None, None, None].expand(-1, 2, 2, 3)
-
-    video = Video()
-    frames = list(stream_frames(video, range(0, 100, 2), lambda frames: frames + 1))  # type: ignore[arg-type]
-    assert [(index, int(frame[0, 0, 0])) for index, frame in frames] == [(i, i + 1) for i in range(0, 100, 2)]
-    assert max(video.asked) == CHUNK and sum(video.asked) == 50
-
-
-def test_a_stream_decodes_each_frame_once(tmp_path: Path) -> None:
-    write_colours(tmp_path / "a.mp4", seconds=20, gop=1000)
-    with open_video(tmp_path / "a.mp4") as video:
-        assert len(list(stream_frames(video, range(0, 150, 7), lambda frames: frames))) == 22
-        assert 148 <= video.num_decoded_frames <= 160  # type: ignore[attr-defined]
 
 
 MEASURE = """

@@ -257,7 +257,7 @@ class PyAVReader:
                     for index, frame in self._numbered_frames():
                         if index == wanted[done]:
                             done += 1
-                            # Copied: the next frame is converted in the same memory.
+                            # Copied: a picture that was turned has strides that no tensor has.
                             yield index, torch.from_numpy(np.array(self._picture(frame)))
                             if done == len(wanted):
                                 return
