@@ -416,7 +416,7 @@ def test_a_frame_that_was_not_converted_is_no_frame(folder: Path, monkeypatch: p
         return convert(self, frame)  # type: ignore[arg-type]
 
     monkeypatch.setattr(PyAVReader, "_picture", fails_once)
-    monkeypatch.setattr("vidformers.data.readers.pixels.PART_BYTES", 1)
+    monkeypatch.setattr("vidformers.data.readers.pixels.WAITING_BYTES", 1)
     with PyAVReader(made(folder, "plain.mp4")) as video:
         with pytest.raises(VideoReadError, match="1 decoded frames could not be converted"):
             video.get_frames([3, 20])

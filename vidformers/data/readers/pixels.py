@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,10 +14,11 @@ from vidformers.data.readers.base import Conversion
 if TYPE_CHECKING:
     from av import VideoFrame
 
-# Frames are converted a few at a time, so many bytes of them as RGB. Converting them puts the frames that the
-# decoder refers to out of the processor's cache: rather once for several frames than for each. And more of
-# them would be out of the cache themselves.
-PART_BYTES = 1 << 21
+# Decoded frames wait until there are so many bytes of them (counted as RGB, twice what they take) and are then
+# converted, so many at a time. Each change from decoding to converting costs as much as converting another
+# frame, because the processor's caches hold the code and data of the one or of the other.
+WAITING_BYTES = 1 << 24
+PART_BYTES = 1 << 20
 
 __all__ = ["FrameSink", "RgbConverter", "display_orientation", "turn"]
 
@@ -66,29 +67,36 @@ class FrameSink:
 
     def put(self, row: int, frame: VideoFrame) -> None:
         self._waiting.append((row, frame))
-        if len(self._waiting) * frame.height * frame.width * 3 >= PART_BYTES:
+        if len(self._waiting) * frame.height * frame.width * 3 >= WAITING_BYTES:
             self._take_waiting()
 
     def _take_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
-        rows = [row for row, _ in waiting]
-        pictures = (self._picture(frame) for _, frame in waiting)
-        if self._convert is None:
-            for row, picture in zip(rows, pictures, strict=True):
-                self._rows_like(picture)[row] = picture
-        else:
-            for place, picture in enumerate(pictures):
-                if self._part is None:
-                    self._part = np.empty((len(rows), *picture.shape), np.uint8)
-                self._part[place] = picture
-            assert self._part is not None
-            part = torch.from_numpy(self._part[: len(rows)])
-            if self._out is not None and rows == list(range(rows[0], rows[0] + len(rows))):
-                self._convert(part, torch.from_numpy(self._out[rows[0] : rows[0] + len(rows)]))
+        while waiting:
+            frame = waiting[0][1]
+            count = max(1, PART_BYTES // (frame.height * frame.width * 3))
+            part, waiting = waiting[:count], waiting[count:]
+            rows = [row for row, _ in part]
+            pictures = (self._picture(frame) for _, frame in part)
+            if self._convert is None:
+                for row, picture in zip(rows, pictures, strict=True):
+                    self._rows_like(picture)[row] = picture
             else:
-                converted = self._convert(part, None).numpy()
-                self._rows_like(converted[0])[rows] = converted
-        self._num_done += len(rows)
+                self._store_converted(rows, pictures)
+            self._num_done += len(rows)
+
+    def _store_converted(self, rows: list[int], pictures: Iterable[np.ndarray]) -> None:
+        for place, picture in enumerate(pictures):
+            if self._part is None:
+                self._part = np.empty((len(rows), *picture.shape), np.uint8)
+            self._part[place] = picture
+        assert self._part is not None and self._convert is not None
+        part = torch.from_numpy(self._part[: len(rows)])
+        if self._out is not None and rows == list(range(rows[0], rows[0] + len(rows))):
+            self._convert(part, torch.from_numpy(self._out[rows[0] : rows[0] + len(rows)]))
+        else:
+            converted = self._convert(part, None).numpy()
+            self._rows_like(converted[0])[rows] = converted
 
     def _rows_like(self, row: np.ndarray) -> np.ndarray:
         if self._out is None:
