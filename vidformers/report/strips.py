@@ -43,6 +43,19 @@ def strip_image(clips: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(rows)
 
 
+def strip_markup(clips: Sequence[np.ndarray], label: str) -> Markup:
+    """`strip_image` as HTML, one JPEG; `label` says what it shows to those who do not see it."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    image = Image.fromarray(strip_image(clips))
+    image.save(buffer, format="JPEG", quality=85, subsampling=0)
+    return Markup(
+        '<span class="picture" role="img" aria-label="{}" style="aspect-ratio:{}/{};max-width:{}px;'
+        'background-image:url(data:image/jpeg;base64,{})"></span>'
+    ).format(label, *image.size, image.width, base64.b64encode(buffer.getvalue()).decode())
+
+
 def save_image(path: Path, image: np.ndarray) -> None:
     """Write uint8 (H, W, 3) as a PNG."""
     from PIL import Image
