@@ -14,7 +14,7 @@ from vidformers.data.readers.base import Conversion
 if TYPE_CHECKING:
     from av import VideoFrame
 
-# Decoded frames wait until there are so many bytes of them (counted as RGB, twice what they take) and are then
+# Decoded frames wait until there are so many bytes of them (counted as RGB, twice what they take), then are
 # converted, so many at a time. Each change from decoding to converting costs as much as converting another
 # frame, because the processor's caches hold the code and data of the one or of the other.
 WAITING_BYTES = 1 << 24
