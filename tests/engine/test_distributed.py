@@ -151,7 +151,7 @@ def test_a_sharded_run_resumes_from_its_folder(data, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert result.returncode == 0, result.stderr
-    assert f"{damaged} cannot be read (ValueError: {part} is damaged" in result.stdout
+    assert f"{damaged} cannot be read (ValueError: {part.name} is damaged" in result.stdout
     assert "checkpoint_epoch_00002_step_000001.sharded after 2 of 5 epochs and 1 steps" in result.stdout
     assert losses(cut) == losses(straight)[-len(losses(cut)) :] and len(losses(cut)) == 5
     for name, tensor in final_state(cut)["model"].items():

@@ -1,7 +1,9 @@
 import csv
+import re
 
 import simplejson
 
+from tests.engine.test_run import make_cfg, run_training  # noqa: F401
 from vidformers.engine.logs import FailedVideos, JsonlLog, write_json
 
 
@@ -28,3 +30,11 @@ def test_failed_videos_are_listed_once_and_kept_by_split(tmp_path):
     again.forget("test")
     assert again.count("test") == 0 and again.reasons("train") == {"truncated": 1}
     assert FailedVideos(path).count("test") == 0
+
+
+def test_the_progress_bar_says_how_the_run_goes(make_cfg, capsys):  # noqa: F811
+    run_training(make_cfg("run", "LOG_PERIOD", "1", "SOLVER.MAX_EPOCH", "1", "SOLVER.WARMUP_EPOCHS", "0.0"))
+    bar = capsys.readouterr().err
+    assert "epoch 1/1" in bar and "video/s" in bar
+    for pattern in (r"loss=\d\.\d{3}", r"lr=0\.\d+", r"wait=\d+%", r"mem=\d+\.\dG", r"eta=\d\d:\d\d"):
+        assert re.search(pattern, bar), pattern

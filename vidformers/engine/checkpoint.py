@@ -173,7 +173,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _check_files(folder: Path, checksums: Mapping[str, int]) -> None:
     for name, checksum in checksums.items():
         if not (folder / name).is_file() or _checksum(folder / name) != checksum:
-            raise ValueError(f"{folder / name} is damaged or missing")
+            raise ValueError(f"{name} is damaged or missing in {folder}")
 
 
 def _checksum(path: Path) -> int:
