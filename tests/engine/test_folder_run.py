@@ -55,6 +55,8 @@ def config_of(folder: Path, output: Path, *overrides: str) -> CfgNode:
 def test_the_command_of_the_yaml(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     folder = make_folder("videos", blue=6, red=2, single=1)
     (folder / "blue" / "broken.mp4").write_text("no video")
+    (folder / "red" / "camera.MTS").touch()
+    (folder / "red" / "older").mkdir()
     command = [sys.executable, str(ROOT / "tools" / "run_net.py"), "--cfg", str(YAML), *SMALL]
     command += ["OUTPUT_DIR", "out", "DATA.PATH_TO_DATA_DIR", "videos/", "DATA_LOADER.NUM_WORKERS", "1"]
     done = subprocess.run(
@@ -72,6 +74,7 @@ def test_the_command_of_the_yaml(make_folder: Callable[..., Path], tmp_path: Pat
         "Never tested, for want of a held-out video: single.",
         "Uneven classes: 6 training videos of blue, 1 of red.",
         "broken.mp4 (not a video)",
+        "Passed over in the class folders: 1 .mts, 1 folder.",
     ):
         assert text in done.stdout
     out = tmp_path / "out"

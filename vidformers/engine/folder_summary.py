@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from fvcore.common.config import CfgNode
 
+from vidformers.data.datasets.folder import passed_over
 from vidformers.data.prepare.measure import COLUMNS, measure
 from vidformers.data.prepare.report import Report, Row, process_files
-from vidformers.data.records import VideoList
+from vidformers.data.records import VIDEO_EXTENSIONS, VideoList
 from vidformers.engine.build import num_workers
 from vidformers.engine.distributed import is_main_process
 from vidformers.engine.logs import say, write_json
@@ -45,6 +46,12 @@ def report_folder(cfg: CfgNode, train: VideoList, held_out: VideoList) -> None:
     summary = summarize_folder(
         cfg.DATA.PATH_TO_DATA_DIR, train, held_out, dict(zip(paths, rows, strict=True)), clip_seconds
     )
+    if others := passed_over([*train.records, *held_out.records]):
+        kinds = ", ".join(f"{count} {kind}" for kind, count in others.most_common(5))
+        summary["notes"].append(
+            f"Passed over in the class folders: {kinds}. Folders in them are not looked into, and videos are "
+            f"told by their extension: {' '.join(VIDEO_EXTENSIONS)}."
+        )
     write_json(output / SUMMARY, summary)
     say(folder_text(summary))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -131,6 +132,20 @@ def scan_folder(root: str, class_names: Sequence[str] | None = None) -> tuple[li
             f"Known extensions: {' '.join(VIDEO_EXTENSIONS)}"
         )
     return records, names
+
+
+def passed_over(records: Sequence[Record]) -> Counter[str]:
+    """How many entries `scan_folder` has passed over beside `records`, by extension; "folder" for folders."""
+    isdir = path_manager().isdir
+    found: Counter[str] = Counter()
+    for root in sorted({os.path.dirname(os.path.dirname(record.path)) for record in records}):
+        for folder in (os.path.join(root, name) for name in class_folders(root)):
+            for name in _listing(folder):
+                if isdir(os.path.join(folder, name)):
+                    found["folder"] += 1
+                elif not name.lower().endswith(VIDEO_EXTENSIONS):
+                    found[os.path.splitext(name)[1].lower() or "without extension"] += 1
+    return found
 
 
 def _listing(directory: str) -> list[str]:
