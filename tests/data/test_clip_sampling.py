@@ -4,6 +4,8 @@ import doctest
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.golden_json import load_json
 from vidformers.data import clip_sampling
@@ -148,22 +150,44 @@ def test_segment_views_differ_between_views() -> None:
     )
 
 
-@pytest.mark.parametrize("rule", clip_sampling.RULES)
-@pytest.mark.parametrize("length", [1, 2, 7, 63, 64, 65, 299])
-@pytest.mark.parametrize("fps", [5.0, 29.97, 120.0])
-def test_every_index_lies_in_the_video(rule: str, length: int, fps: float) -> None:
-    arguments = {"num_frames": 16, "sampling_rate": 4, "target_fps": 30.0}
-    for num_views, use_offset in ((1, True), (1, False), (5, True), (10, False)):
-        views = clip_sampling.test_views(
-            rule, length, fps, **arguments, num_views=num_views, use_offset=use_offset
-        )
-        assert views.shape == (num_views, 16) and views.dtype == np.int64
-        assert views.min() >= 0 and views.max() < length
-    generator = np.random.default_rng(0)
-    for _ in range(20):
-        clip = clip_sampling.train_clip(rule, length, fps, **arguments, generator=generator)
-        assert clip.shape == (16,) and clip.dtype == np.int64
-        assert clip.min() >= 0 and clip.max() < length
+@settings(max_examples=300, deadline=None)
+@given(
+    rule=st.sampled_from(clip_sampling.RULES),
+    length=st.integers(1, 2000),
+    fps=st.floats(1, 240),
+    num_frames=st.integers(1, 40),
+    sampling_rate=st.integers(1, 16),
+    num_views=st.integers(1, 12),
+    use_offset=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_what_holds_for_every_video(
+    rule: str,
+    length: int,
+    fps: float,
+    num_frames: int,
+    sampling_rate: int,
+    num_views: int,
+    use_offset: bool,
+    seed: int,
+) -> None:
+    clip = {"num_frames": num_frames, "sampling_rate": sampling_rate, "target_fps": 30.0}
+    views = clip_sampling.test_views(rule, length, fps, **clip, num_views=num_views, use_offset=use_offset)
+    drawn = clip_sampling.train_clip(rule, length, fps, **clip, generator=np.random.default_rng(seed))
+    assert views.shape == (num_views, num_frames) and drawn.shape == (num_frames,)
+    assert views.dtype == drawn.dtype == np.int64
+    assert min(views.min(), drawn.min()) >= 0 and max(views.max(), drawn.max()) < length
+    assert (np.diff(views[:, 0]) >= 0).all(), "views in the order of time"
+    span = (num_frames - 1) * sampling_rate + 1
+    if rule == "slowfast":
+        span = clip_sampling.slowfast_clip_span(length, fps, **clip)
+    if rule != "uniform" or length >= span:
+        assert (np.diff(views, axis=1) >= 0).all() and (np.diff(drawn) >= 0).all()
+    if rule == "uniform":
+        assert ((np.diff(views, axis=1) - sampling_rate) % length == 0).all()
+        assert length < span or num_views == 1 or (views[0, 0], views[-1, -1]) == (0, length - 1)
+    if rule == "slowfast" and use_offset and num_views > 1 and span <= length and num_frames > 1:
+        assert views[0, 0] == 0 and views[-1, -1] >= length - 1 - num_views, "the whole video is seen"
 
 
 def test_dispatchers_call_the_rule_they_name() -> None:
