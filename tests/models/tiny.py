@@ -97,3 +97,30 @@ def tiny_clip(name: str) -> torch.Tensor:
     """A clip of the size that `tiny` models are built for: (2, 3, T, 32, 32)."""
     num_frames = min(vf.model_arguments(name)["num_frames"], 4)
     return torch.randn(2, 3, num_frames, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+# One name for each class, and further ones that go other ways through its code: for tests that take long.
+REPRESENTATIVES = [
+    "cpvt_tiny",
+    "crossformer_tiny",
+    "crossformer_pp_s",
+    "gg_tiny",
+    "hiera_tiny",
+    "maxvit_tiny",
+    "msg_tiny",
+    "mvit_tiny",
+    "mvit_v2_t",
+    "pvt_tiny",
+    "pvt_v2_tiny",
+    "pvt_v2_b2_li",
+    "rev_mvit_tiny",
+    "shuffle_tiny",
+    "swin_tiny",
+    "swin3d_t",
+    "timesformer_b",
+    "twins_pcpvt_tiny",
+    "twins_svt_tiny",
+    "uniformer_tiny",
+    "videomae_s",
+    "vit_tiny",
+]
