@@ -146,6 +146,8 @@ _C.TEST.NUM_SPATIAL_CROPS = 1
 _C.TEST.CHECKPOINT_FILE_PATH = ""
 # Arithmetic of testing: "fp32", "bf16" or "fp16".
 _C.TEST.PRECISION = "fp32"
+# Explain six videos in report.html: "rollout", "relevance" or "gradcam" (docs/explain.md), or "none".
+_C.TEST.EXPLAIN = "none"
 
 # ------------------------------------------------------- ABLATION
 _C.ABLATION = CfgNode()
@@ -275,6 +277,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "DATA.ENSEMBLE_METHOD": ("sum", "max"),
     "TRAIN.PRECISION": ("fp32", "bf16", "fp16"),
     "TEST.PRECISION": ("fp32", "bf16", "fp16"),
+    "TEST.EXPLAIN": ("none", "rollout", "relevance", "gradcam"),
     "PRETRAIN.MASKING": ("tube", "random", "cube"),
     "PRETRAIN.TARGET": ("pixels", "hog"),
     "AUG.INTERPOLATION": ("bilinear", "bicubic"),

@@ -220,9 +220,10 @@ def test(cfg: CfgNode, videos: VideoList | None = None) -> dict[str, object]:
         f"{num_views} temporal views x {num_crops} spatial crops, {device.type}, {cfg.TEST.PRECISION}."
     )
     data_time = DataTime()
+    loader = build_test_loader(cfg, videos, num_views=num_views, num_crops=num_crops)
     predictions, failures = score_videos(
         model,
-        build_test_loader(cfg, videos, num_views=num_views, num_crops=num_crops),
+        loader,
         num_classes=cfg.MODEL.NUM_CLASSES,
         num_temporal_views=num_views,
         num_spatial_crops=num_crops,
@@ -241,6 +242,7 @@ def test(cfg: CfgNode, videos: VideoList | None = None) -> dict[str, object]:
     failed.add("test", failures)
     if is_main_process():
         predictions.save(output / "predictions.npz")
+        _explain_examples(cfg, model, loader, predictions, videos.class_names, device)
     results = {
         **summarize(predictions, videos.class_names),
         "failed_by_reason": {k: n for k, n in failed.reasons("test").items() if k != "damaged"},
@@ -274,6 +276,39 @@ def test(cfg: CfgNode, videos: VideoList | None = None) -> dict[str, object]:
             f"{output}/failed_videos.csv."
         )
     return results
+
+
+def _explain_examples(
+    cfg: CfgNode,
+    model: nn.Module,
+    loader: DataLoader,
+    predictions: Predictions,
+    class_names: Sequence[str] | None,
+    device: torch.device,
+) -> None:
+    """Leave explained examples for the report, if TEST.EXPLAIN asks for them."""
+    path = Path(cfg.OUTPUT_DIR) / "test_examples.npz"
+    path.unlink(missing_ok=True)  # an earlier test's
+    if cfg.TEST.EXPLAIN == "none":
+        return
+    from vidformers.engine.examples import explain_examples
+
+    try:
+        count = explain_examples(
+            model,
+            loader.dataset,  # type: ignore[arg-type]
+            predictions,
+            path,
+            method=cfg.TEST.EXPLAIN,
+            class_names=class_names,
+            mean=tuple(cfg.DATA.MEAN),
+            std=tuple(cfg.DATA.STD),
+            device=device,
+        )
+    except (ValueError, ImportError) as error:
+        say(f"No examples are explained: {error}.")
+        return
+    say(f"Explained {count} examples by {cfg.TEST.EXPLAIN}, for report.html.")
 
 
 def _summary_text(results: dict, output: Path) -> str:
