@@ -1,5 +1,6 @@
 """The training recipe: each of its settings reaches what it is for, and does what it says."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -289,3 +290,22 @@ def test_the_order_of_an_epoch_under_way_stays(make_cfg):  # noqa: F811
     assert make_trainer(make_cfg("run")).progress.step == 1
     with pytest.raises(ValueError, match="that of RNG_SEED 0; with 7 some videos would come twice"):
         make_trainer(make_cfg("run", "RNG_SEED", "7"))
+
+
+def test_each_process_and_step_draws_from_a_stream_of_its_own(make_cfg, monkeypatch):  # noqa: F811
+    seeds = {}
+
+    def step(self, clips, targets):
+        seeds.setdefault(os.environ.get("RANK", "0"), []).append(torch.initial_seed())
+        return 1.0, 0.0, None
+
+    monkeypatch.setattr(Trainer, "train_step", step)
+    for process in ("0", "1", "0"):
+        monkeypatch.delenv("RANK", raising=False)
+        trainer = make_trainer(make_cfg("run", "LOG_PERIOD", "100"))
+        monkeypatch.setenv("RANK", process)
+        for epoch in (0, 1):
+            trainer.progress.step = 0
+            trainer.train_epoch(epoch)
+    assert len(set(seeds["1"])) == 4 and set(seeds["0"]).isdisjoint(seeds["1"])
+    assert seeds["0"][:4] == seeds["0"][4:]
