@@ -49,7 +49,8 @@ class ReversibleBlock(nn.Module):
     """Two streams (B, N, dim) -> two streams (B, N, dim).
 
     `f` and `g` are what is added to the streams, stochastic depth included. A sample loses both or none, as
-    in PySlowFast: each draws that first, and both run with the same random numbers.
+    in PySlowFast: each draws that first, and both run with the same random numbers, those of the seed;
+    without one `forward` draws for both.
     """
 
     def __init__(
@@ -67,13 +68,13 @@ class ReversibleBlock(nn.Module):
         self.drop_path = DropPath(drop_path_rate)
         self.draws_in_training = drop_path_rate > 0 or attention_arguments["dropout_rate"] > 0
 
-    def f(self, x: Tensor, grid: Grid) -> Tensor:
-        keep = self._keep(x)
+    def f(self, x: Tensor, grid: Grid, keep: Tensor | None = None) -> Tensor:
+        keep = self._keep(x) if keep is None else keep
         branch, _ = self.F(x, grid)
         return branch if keep is None else keep * branch
 
-    def g(self, x: Tensor) -> Tensor:
-        keep = self._keep(x)
+    def g(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        keep = self._keep(x) if keep is None else keep
         branch = self.G(x)
         return branch if keep is None else keep * branch
 
@@ -84,6 +85,10 @@ class ReversibleBlock(nn.Module):
         return self.drop_path(x.new_ones(x.shape[0], 1, 1))
 
     def forward(self, first: Tensor, second: Tensor, grid: Grid, seed: int | None) -> tuple[Tensor, Tensor]:
+        if seed is None:
+            keep = self._keep(first)
+            first = first + self.f(second, grid, keep)
+            return first, second + self.g(first, keep)
         with seeded(seed, first.device):
             first = first + self.f(second, grid)
         with seeded(seed, first.device):

@@ -149,13 +149,17 @@ class RevBackbone(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         if not run:
             return first, second
+        reversible = self.reversible_backward and torch.is_grad_enabled()
         seed = None
-        if any(block.training and block.draws_in_training for block in run):
+        # Under a compiler that is to make one graph of everything, random numbers are as they come.
+        if any(block.training and block.draws_in_training for block in run) and (
+            reversible or not torch.compiler.is_compiling()
+        ):
             seed = draw_seed()
         half = first.dtype in (torch.float16, torch.bfloat16)
         if half and torch.is_autocast_enabled(first.device.type):
             first, second = first.float(), second.float()  # half the digits would not bring the inputs back
-        if self.reversible_backward and torch.is_grad_enabled():
+        if reversible:
             return run_reversibly(run, first, second, grid, seed)
         for i, block in enumerate(run):
             first, second = block(first, second, grid, seed if seed is None else seed + i)
@@ -179,7 +183,8 @@ class RevMViT(MViTBase):
         fuse(norm(both streams)), for the others the mean of norm(fused), which PySlowFast cannot build
       dropout_rate: of the tokens and of the attention branches, not of the MLPs
       drop_path_rate: a sample loses both branches of a reversible block, or all of a transition block
-      reversible_backward: False keeps all activations instead (same results, a quarter less time a step)
+      reversible_backward: False keeps all activations instead (same results, a quarter less time a step, and
+        torch.compile takes the model as one graph, which it cannot where the backward pass is ours)
       activation_checkpointing: recompute the transition blocks too in the backward pass
 
     The backward pass makes each block's inputs from its outputs; in float32 the gradients differ from those
