@@ -44,6 +44,8 @@ _C.DATA.FRAMES_FPS = 30.0
 _C.DATA.INDEX_CACHE = ""
 # Seconds after which a video that is still being read counts as unreadable ("timeout"); 0 = never.
 _C.DATA.READ_TIMEOUT = 120.0
+# Pixels a frame may have; a video with more counts as unreadable ("frames too large") by its header.
+_C.DATA.MAX_FRAME_PIXELS = 36000000
 # Frames in a clip; the model is built for this number.
 _C.DATA.NUM_FRAMES = 16
 # A clip spans NUM_FRAMES x SAMPLING_RATE frames of a video that runs at TARGET_FPS.

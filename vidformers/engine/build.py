@@ -110,6 +110,7 @@ def _reading(cfg: CfgNode) -> dict[str, Any]:
         "frames_fps": data.FRAMES_FPS,
         "index_cache": data.INDEX_CACHE and os.path.join(data.PATH_TO_DATA_DIR, data.INDEX_CACHE),
         "read_timeout": data.READ_TIMEOUT,
+        "max_frame_pixels": data.MAX_FRAME_PIXELS,
     }
 
 

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from vidformers.data.augment import parse_rand_augment
 from vidformers.data.clip_sampling import test_views, train_clip
 from vidformers.data.readers import FrameIndices, VideoReader, VideoReadError, open_video
-from vidformers.data.readers.base import Conversion, ConvertingReader
+from vidformers.data.readers.base import MAX_FRAME_PIXELS, Conversion, ConvertingReader
 from vidformers.data.records import Record, labels_between
 from vidformers.data.time_limit import within
 from vidformers.data.transforms import RESIZE_MODES, TrainTransform, resize_frames, short_side_size
@@ -73,6 +73,7 @@ class TrainClips(Dataset):
         frames_fps: float = 30.0,
         index_cache: str = "",
         read_timeout: float = 0.0,
+        max_frame_pixels: int = MAX_FRAME_PIXELS,
         seed: int = 0,
     ) -> None:
         if not records:
@@ -90,6 +91,7 @@ class TrainClips(Dataset):
         self.frames_fps = frames_fps
         self.index_cache = index_cache
         self.read_timeout = read_timeout
+        self.max_frame_pixels = max_frame_pixels
         self.seed = seed
         self.item_bytes = num_samples * num_frames * crop_size**2 * 3
         self.transform = TrainTransform(
@@ -175,6 +177,7 @@ class TrainClips(Dataset):
                 frames_fps=self.frames_fps,
                 index_cache=self.index_cache,
                 time_limit=self.read_timeout,
+                max_frame_pixels=self.max_frame_pixels,
             ) as video:
                 indices = train_clip(
                     self.temporal_sampling,
@@ -208,7 +211,7 @@ class TestVideos(Dataset):
     num_views temporal views by the rule `temporal_sampling` (use_offset: PySlowFast's USE_OFFSET_SAMPLING),
     num_crops spatial ones of `crop_size` after scaling the short side to `short_side`. resize_mode "uint8" or
     "float" (`transforms.resize_frames`). An unreadable video gives an item without views whose `failure` says
-    why. frames_fps, index_cache and read_timeout are those of `TrainClips`.
+    why. frames_fps, index_cache, read_timeout and max_frame_pixels are those of `TrainClips`.
     """
 
     __test__ = False  # pytest takes classes named Test* for tests
@@ -231,6 +234,7 @@ class TestVideos(Dataset):
         frames_fps: float = 30.0,
         index_cache: str = "",
         read_timeout: float = 0.0,
+        max_frame_pixels: int = MAX_FRAME_PIXELS,
     ) -> None:
         if not records:
             raise ValueError("the list of test videos is empty")
@@ -254,6 +258,7 @@ class TestVideos(Dataset):
         self.frames_fps = frames_fps
         self.index_cache = index_cache
         self.read_timeout = read_timeout
+        self.max_frame_pixels = max_frame_pixels
         # Of a video twice as wide as high whose views share no frame.
         self.item_bytes = num_views * num_frames * short_side * 2 * short_side * 3
         if resize_mode == "float":
@@ -320,6 +325,7 @@ class TestVideos(Dataset):
             frames_fps=self.frames_fps,
             index_cache=self.index_cache,
             time_limit=self.read_timeout,
+            max_frame_pixels=self.max_frame_pixels,
         )
 
     def _read(

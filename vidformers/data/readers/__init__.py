@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from vidformers.data.readers.base import FrameIndices, VideoReader, VideoReadError
+from vidformers.data.readers.base import MAX_FRAME_PIXELS, FrameIndices, VideoReader, VideoReadError
 
 __all__ = ["BACKENDS", "FrameIndices", "VideoReadError", "VideoReader", "open_video"]
 
@@ -25,6 +25,7 @@ def open_video(
     frames_fps: float = 30.0,
     index_cache: str = "",
     time_limit: float = 0.0,
+    max_frame_pixels: int = MAX_FRAME_PIXELS,
 ) -> VideoReader:
     """Opens a video for random access by frame index.
 
@@ -40,6 +41,8 @@ def open_video(
         index_cache: folder that keeps what scanning a video file found out (readers/index_cache.py); "" none.
         time_limit: seconds after which ``pyav`` gives up between two packets; 0 = never. What no decoder can
             be interrupted in is the business of :mod:`vidformers.data.time_limit`.
+        max_frame_pixels: a video with more pixels a frame is refused by its header, before anything is
+            decoded, and where the header says less than the stream, by the decoder.
 
     Raises:
         VideoReadError: the file cannot be read; see its ``reason``.
@@ -55,21 +58,32 @@ def open_video(
             apply_rotation=apply_rotation,
             index_cache=index_cache,
             time_limit=time_limit,
+            max_frame_pixels=max_frame_pixels,
         )
     if backend == "decord":
         from vidformers.data.readers.decord import DecordReader
 
         return DecordReader(
-            path, thread_count=thread_count, apply_rotation=apply_rotation, index_cache=index_cache
+            path,
+            thread_count=thread_count,
+            apply_rotation=apply_rotation,
+            index_cache=index_cache,
+            max_frame_pixels=max_frame_pixels,
         )
     if backend == "torchcodec":
         from vidformers.data.readers.torchcodec import TorchCodecReader
 
         return TorchCodecReader(
-            path, thread_count=thread_count, apply_rotation=apply_rotation, index_cache=index_cache
+            path,
+            thread_count=thread_count,
+            apply_rotation=apply_rotation,
+            index_cache=index_cache,
+            max_frame_pixels=max_frame_pixels,
         )
     if backend == "frames":
         from vidformers.data.readers.frames import FrameFolderReader
 
-        return FrameFolderReader(path, fps=frames_fps, apply_rotation=apply_rotation)
+        return FrameFolderReader(
+            path, fps=frames_fps, apply_rotation=apply_rotation, max_frame_pixels=max_frame_pixels
+        )
     raise ValueError(f"unknown video backend '{backend}'; use one of: {', '.join(BACKENDS)}")

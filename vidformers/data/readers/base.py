@@ -13,11 +13,13 @@ import torch
 from vidformers.data.tar_parts import TarPart, split_part, why_not_there
 
 __all__ = [
-    "Conversion", "ConvertingReader", "FrameIndices", "VideoReadError", "VideoReader", "check_indices",
-    "in_asked_order", "local_video_path",
+    "MAX_FRAME_PIXELS", "Conversion", "ConvertingReader", "FrameIndices", "VideoReadError", "VideoReader",
+    "check_frame_size", "check_indices", "in_asked_order", "local_video_path",
 ]  # fmt: skip
 
 FrameIndices = Sequence[int] | np.ndarray | torch.Tensor
+# Larger frames are refused unless the caller allows them: 8192 x 4320 (8K) fits, 108 MB as RGB.
+MAX_FRAME_PIXELS = 36_000_000
 # A function of uint8 (n, H, W, 3) frames, each for itself, such as a resize to (n, h, w, 3): convert(frames,
 # out) writes into `out` and returns it where that is not None.
 Conversion = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
@@ -31,8 +33,8 @@ class VideoReadError(OSError):
         reason: a short fixed phrase to count by: ``missing file``, ``directory``, ``empty file``, ``not
         readable``,
             ``not a video``, ``no video stream``, ``no decoder``, ``no frames``, ``ambiguous frames``,
-            ``truncated or damaged``, ``frame size changes``, ``unsupported by decord``, ``unsupported by
-            torchcodec``, ``timeout``.
+            ``truncated or damaged``, ``frame size changes``, ``frames too large``, ``unsupported by
+            decord``, ``unsupported by torchcodec``, ``timeout``.
         detail: what exactly was found, and what to try where something can be tried.
         backend: the reader that failed.
     """
@@ -124,6 +126,22 @@ def check_indices(indices: FrameIndices, num_frames: int, path: str) -> np.ndarr
             f"use 0 to {num_frames - 1} (negative indices are not counted from the end)"
         )
     return array.astype(np.int64)
+
+
+def check_frame_size(height: int, width: int, max_pixels: int, *, path: str, backend: str) -> None:
+    """Raises VideoReadError where frames have, or are announced with, more pixels than are allowed.
+
+    What a header says costs nothing to write; a decoder believes it and asks for the memory.
+    """
+    if height * width > max_pixels:
+        raise VideoReadError(
+            path,
+            "frames too large",
+            f"its frames are said to be {width}x{height}, {height * width:,} pixels, and {max_pixels:,} are "
+            "allowed; if they are, make a smaller copy or raise DATA.MAX_FRAME_PIXELS (open_video's "
+            "max_frame_pixels)",
+            backend,
+        )
 
 
 def in_asked_order(frames: torch.Tensor, rows: np.ndarray) -> torch.Tensor:

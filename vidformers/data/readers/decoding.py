@@ -5,6 +5,7 @@ What is in it is not known here; :mod:`.index` finds that out, and :mod:`.pyav` 
 
 from __future__ import annotations
 
+import errno
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -12,8 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vidformers.data.readers.base import VideoReadError
-from vidformers.data.readers.index import first_video_stream, open_container, read_only
+from vidformers.data.readers.base import VideoReadError, check_frame_size
+from vidformers.data.readers.index import (
+    announced_size,
+    decoder_limit,
+    first_video_stream,
+    open_container,
+    read_only,
+)
 from vidformers.data.tar_parts import TarPart
 
 if TYPE_CHECKING:
@@ -22,7 +29,7 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.stream import VideoStream
 
-__all__ = ["StreamDecoder", "TimestampsLieError", "decode_through"]
+__all__ = ["StreamDecoder", "TimestampsLieError", "decode_through", "is_refused_for_size"]
 
 # Decoders known to obey skip_frame packet by packet. dav1d, for one, reads it only when it is opened.
 SKIPS_PER_PACKET = ("h264", "hevc")
@@ -38,6 +45,7 @@ class StreamDecoder:
     """The first video stream of a local file, opened as often as it takes.
 
     path, backend: what errors name. time_limit: seconds from now after which work stops; 0 = none.
+    max_frame_pixels: larger frames are not decoded.
 
     Attributes:
         num_decoded_frames: frames that came out of the decoder so far, wanted or not.
@@ -45,13 +53,21 @@ class StreamDecoder:
     """
 
     def __init__(
-        self, path: str, local_path: str | TarPart, *, backend: str, thread_count: int, time_limit: float
+        self,
+        path: str,
+        local_path: str | TarPart,
+        *,
+        backend: str,
+        thread_count: int,
+        time_limit: float,
+        max_frame_pixels: int,
     ) -> None:
         self._path = path
         self._local_path = local_path
         self._backend = backend
         self._thread_count = thread_count
         self._time_limit = time_limit
+        self._max_frame_pixels = max_frame_pixels
         self._deadline = time.monotonic() + time_limit if time_limit else math.inf
         self._container: InputContainer | None = None
         self._kept: list[Packet] = []  # all packets of the stream as it is open, or none
@@ -59,11 +75,20 @@ class StreamDecoder:
         self.corrupt: set[int] = set()
 
     def _open(self) -> tuple[InputContainer, VideoStream]:
-        container = open_container(self._path, self._local_path, self._backend)
+        container = open_container(
+            self._path, self._local_path, self._backend, max_frame_pixels=self._max_frame_pixels
+        )
         try:
             stream = first_video_stream(container, self._path, self._backend)
             read_only(container, stream)
-            stream.codec_context.thread_count = self._thread_count
+            context = stream.codec_context
+            height, width = context.height, context.width
+            if not (height and width):  # unknown, or refused
+                height, width = announced_size(self._local_path, stream.index)
+            check_frame_size(height, width, self._max_frame_pixels, path=self._path, backend=self._backend)
+            # A stream may say more than its container, and change on the way.
+            context.options = decoder_limit(self._max_frame_pixels)
+            context.thread_count = self._thread_count
             if self._thread_count != 1:
                 stream.codec_context.thread_type = "AUTO"
         except BaseException:
@@ -205,16 +230,25 @@ class StreamDecoder:
             raise VideoReadError(self._path, "timeout", detail, self._backend)
 
 
+def is_refused_for_size(error: Exception, stream: VideoStream) -> bool:
+    """Whether the decoder gave up for the size of frames, where only the stream says it."""
+    from av.error import FFmpegError
+
+    if not isinstance(error, FFmpegError) or error.errno not in (errno.EINVAL, errno.ENOMEM):
+        return False
+    return not (stream.codec_context.height and stream.codec_context.width)
+
+
 def decode_through(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
     """Every frame in output order, from where a freshly opened container stands."""
     started = False
     for packet in container.demux(stream):
         try:
             frames = packet.decode()
-        except Exception:
+        except Exception as error:
             # A recording that begins in the middle of a group of pictures has packets that cannot decode
             # before its first key frame; after the first frame an error is an error.
-            if not started and packet.size > 0:
+            if not started and packet.size > 0 and not is_refused_for_size(error, stream):
                 continue
             raise
         started = started or bool(frames)

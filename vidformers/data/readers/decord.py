@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vidformers.data.readers.base import MAX_FRAME_PIXELS
 from vidformers.data.readers.index import StreamFacts, all_keys_are_idr, decoder_source
 from vidformers.data.readers.looked_over import LookedOverReader
 
@@ -35,10 +36,16 @@ class DecordReader(LookedOverReader):
         thread_count: int = 1,
         apply_rotation: bool = True,
         index_cache: str = "",
+        max_frame_pixels: int = MAX_FRAME_PIXELS,
     ) -> None:
         """Opens the file. Raises VideoReadError, and ImportError without decord."""
         decord = _import_decord()
-        super().__init__(path, apply_rotation=apply_rotation, index_cache=index_cache)
+        super().__init__(
+            path,
+            apply_rotation=apply_rotation,
+            index_cache=index_cache,
+            max_frame_pixels=max_frame_pixels,
+        )
         facts = self._facts
         refusal = why_refused(facts)
         if refusal:

@@ -15,7 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from vidformers.data.readers.base import FrameIndices, VideoReadError, check_indices
+from vidformers.data.readers.base import (
+    MAX_FRAME_PIXELS,
+    FrameIndices,
+    VideoReadError,
+    check_frame_size,
+    check_indices,
+)
 
 __all__ = ["IMAGE_EXTENSIONS", "FrameFolderReader"]
 
@@ -34,7 +40,14 @@ class FrameFolderReader:
 
     backend = "frames"
 
-    def __init__(self, path: str | os.PathLike[str], *, fps: float, apply_rotation: bool = True) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        fps: float,
+        apply_rotation: bool = True,
+        max_frame_pixels: int = MAX_FRAME_PIXELS,
+    ) -> None:
         """fps: frames a second at which the images were taken. apply_rotation: as their EXIF data asks.
 
         Raises VideoReadError, and ValueError for a frame rate that is not positive.
@@ -48,6 +61,7 @@ class FrameFolderReader:
         self.num_frames = len(self._files)
         self.duration = self.num_frames / self.fps
         self._apply_rotation = apply_rotation
+        self._max_frame_pixels = max_frame_pixels
         self._size: tuple[int, int] | None = None
         self._closed = False
 
@@ -106,10 +120,20 @@ class FrameFolderReader:
         from PIL import Image
 
         try:
-            return Image.open(file)
-        except OSError as error:
+            image = Image.open(file)
+        except Image.DecompressionBombError as error:  # PIL's own limit, of 179 million pixels
+            detail = f"{os.path.basename(file)}: {error}"
+            raise VideoReadError(self.path, "frames too large", detail, self.backend) from error
+        except (OSError, ValueError, SyntaxError) as error:
             detail = f"{os.path.basename(file)} is no image that can be read ({error})"
             raise VideoReadError(self.path, "truncated or damaged", detail, self.backend) from error
+        width, height = image.size
+        try:
+            check_frame_size(height, width, self._max_frame_pixels, path=self.path, backend=self.backend)
+        except VideoReadError:
+            image.close()
+            raise
+        return image
 
     def _decode(self, file: str) -> np.ndarray:
         """-> uint8 (H, W, 3)"""

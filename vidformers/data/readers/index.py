@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vidformers.data.readers.base import VideoReadError
+from vidformers.data.readers.base import MAX_FRAME_PIXELS, VideoReadError
 from vidformers.data.tar_parts import PartFile, TarPart, open_source
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 __all__ = [
-    "PacketIndex", "StreamFacts", "all_keys_are_idr", "decoder_source", "first_video_stream",
-    "header_seconds", "open_container", "scan_packets", "stream_facts",
+    "PacketIndex", "StreamFacts", "all_keys_are_idr", "announced_size", "decoder_limit", "decoder_source",
+    "first_video_stream", "header_seconds", "open_container", "scan_packets", "stream_facts",
 ]  # fmt: skip
 
 _CONTAINER_SIGNATURES = (b"ftyp", b"moov", b"mdat", b"RIFF", b"\x1aE\xdf\xa3", b"FLV", b"OggS", b"0&\xb2u")
@@ -101,13 +101,20 @@ def stream_facts(
     )
 
 
-def open_container(path: str, local_path: str | TarPart, backend: str) -> InputContainer:
-    """Opens a file with FFmpeg's demuxer; VideoReadError says what the file is if it is no video."""
+def open_container(
+    path: str, local_path: str | TarPart, backend: str, *, max_frame_pixels: int = MAX_FRAME_PIXELS
+) -> InputContainer:
+    """Opens a file with FFmpeg's demuxer; VideoReadError says what the file is if it is no video.
+
+    max_frame_pixels: for the decoder that looks for what the header leaves out.
+    """
     import av
 
     try:
         # Titles in another encoding are no reason to refuse a video.
-        container = av.open(decoder_source(local_path), metadata_errors="ignore")
+        container = av.open(
+            decoder_source(local_path), metadata_errors="ignore", options=decoder_limit(max_frame_pixels)
+        )
     except Exception as error:
         with open_source(local_path) as file:
             head = file.read(16)
@@ -126,6 +133,24 @@ def open_container(path: str, local_path: str | TarPart, backend: str) -> InputC
             path, "not a video", f"its content is a still image or text (format {name})", backend
         )
     return container
+
+
+def decoder_limit(max_frame_pixels: int) -> dict[str, str]:
+    """The options by which a decoder refuses larger frames without asking for their memory.
+
+    Twice as many, because it counts what it adds around each; the frames themselves are looked at.
+    """
+    return {"max_pixels": str(2 * max_frame_pixels + (1 << 16))}
+
+
+def announced_size(local_path: str | TarPart, stream_index: int) -> tuple[int, int]:
+    """(height, width) that the container gives a stream, whatever its decoder thinks of it; 0 if none."""
+    import av
+
+    options = {"codec_whitelist": "none"}
+    with av.open(decoder_source(local_path), metadata_errors="ignore", options=options) as container:
+        context = container.streams[stream_index].codec_context
+        return (0, 0) if context is None else (context.height, context.width)
 
 
 def decoder_source(local_path: str | TarPart) -> Any:

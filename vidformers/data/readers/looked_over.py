@@ -38,12 +38,24 @@ class LookedOverReader:
 
     backend: str
 
-    def __init__(self, path: str | os.PathLike[str], *, apply_rotation: bool, index_cache: str) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        apply_rotation: bool,
+        index_cache: str,
+        max_frame_pixels: int,
+    ) -> None:
         """Raises VideoReadError."""
         self.path, self._local_path = local_video_path(path, self.backend)
         self._decoder: Any = None
         try:
-            with PyAVReader(path, apply_rotation=apply_rotation, index_cache=index_cache) as first_look:
+            with PyAVReader(
+                path,
+                apply_rotation=apply_rotation,
+                index_cache=index_cache,
+                max_frame_pixels=max_frame_pixels,
+            ) as first_look:
                 self._facts = first_look.stream_facts
                 self._orientation = first_look.display_orientation
                 self.num_frames: int = first_look.num_frames

@@ -21,14 +21,16 @@ import numpy as np
 import torch
 
 from vidformers.data.readers.base import (
+    MAX_FRAME_PIXELS,
     Conversion,
     FrameIndices,
     VideoReadError,
+    check_frame_size,
     check_indices,
     in_asked_order,
     local_video_path,
 )
-from vidformers.data.readers.decoding import StreamDecoder, TimestampsLieError
+from vidformers.data.readers.decoding import StreamDecoder, TimestampsLieError, is_refused_for_size
 from vidformers.data.readers.index import (
     PacketIndex,
     StreamFacts,
@@ -71,10 +73,12 @@ class PyAVReader:
         apply_rotation: bool = True,
         index_cache: str = "",
         time_limit: float = 0.0,
+        max_frame_pixels: int = MAX_FRAME_PIXELS,
     ) -> None:
         """Opens and indexes the file; what that takes is kept in the folder `index_cache`, if one is given.
 
         time_limit: seconds from now after which decoding gives up (reason ``timeout``); 0 = none.
+        max_frame_pixels: larger frames are refused (reason ``frames too large``) before they are decoded.
 
         Raises VideoReadError.
         """
@@ -85,7 +89,9 @@ class PyAVReader:
             backend=self.backend,
             thread_count=thread_count,
             time_limit=time_limit,
+            max_frame_pixels=max_frame_pixels,
         )
+        self._max_frame_pixels = max_frame_pixels
         self._apply_rotation = apply_rotation
         self._index_cache = index_cache
         self._closed = False
@@ -106,6 +112,8 @@ class PyAVReader:
             self._in_cache = load_index(self._index_cache, self._local_path)
         if self._in_cache is not None:
             self._recall(self._in_cache)
+            height, width = self._header_size
+            check_frame_size(height, width, self._max_frame_pixels, path=self.path, backend=self.backend)
         else:
             self._scan()
         span = self._span_seconds()
@@ -407,6 +415,9 @@ class PyAVReader:
 
     def _probe_geometry(self) -> tuple[int, int]:
         frame = self._decoder.first_frame()
+        check_frame_size(
+            frame.height, frame.width, self._max_frame_pixels, path=self.path, backend=self.backend
+        )
         self._size, self._orientation = (frame.height, frame.width), display_orientation(frame)
         return self._size
 
@@ -434,6 +445,14 @@ class PyAVReader:
         return float((end - int(pts[0])) * self.time_base)
 
     def _as_read_error(self, error: Exception) -> Exception:
-        if isinstance(error, VideoReadError | MemoryError):
+        from av.error import FFmpegError
+
+        # FFmpeg's memory errors are about what a file asks for, ours are about the machine.
+        if isinstance(error, VideoReadError) or (
+            isinstance(error, MemoryError) and not isinstance(error, FFmpegError)
+        ):
             return error
+        if not self._closed and is_refused_for_size(error, self._decoder.opened()[1]):
+            detail = f"the decoder refuses its frames: more than {self._max_frame_pixels:,} pixels, or none"
+            return VideoReadError(self.path, "frames too large", detail, self.backend)
         return VideoReadError(self.path, _DAMAGED, f"decoding failed ({describe(error)})", self.backend)

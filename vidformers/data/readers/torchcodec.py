@@ -16,6 +16,7 @@ from types import ModuleType
 import numpy as np
 import torch
 
+from vidformers.data.readers.base import MAX_FRAME_PIXELS
 from vidformers.data.readers.index import StreamFacts, all_keys_are_idr, decoder_source
 from vidformers.data.readers.looked_over import LookedOverReader
 from vidformers.data.readers.pixels import turn
@@ -37,10 +38,16 @@ class TorchCodecReader(LookedOverReader):
         thread_count: int = 1,
         apply_rotation: bool = True,
         index_cache: str = "",
+        max_frame_pixels: int = MAX_FRAME_PIXELS,
     ) -> None:
         """Opens the file. Raises VideoReadError, and ImportError where torchcodec does not load."""
         decoders = _import_decoders()
-        super().__init__(path, apply_rotation=apply_rotation, index_cache=index_cache)
+        super().__init__(
+            path,
+            apply_rotation=apply_rotation,
+            index_cache=index_cache,
+            max_frame_pixels=max_frame_pixels,
+        )
         facts, orientation = self._facts, self._orientation
         refusal = why_refused(facts, orientation)
         if refusal:
