@@ -195,6 +195,7 @@ class TestValues:
             ("TRAIN.BATCH_SIZE", "eight", "a whole number"),
             ("TRAIN.BATCH_SIZE", "8.5", "a whole number"),
             ("TRAIN.BATCH_SIZE", "0", "at least 1"),
+            ("OUTPUT_DIR", "s3://bucket/run", "a folder; write there, and copy it to a store afterwards"),
             ("TRAIN.ENABLE", "1", "True or False"),
             ("SOLVER.BASE_LR", "fast", "a number"),
             ("SOLVER.BASE_LR", "-1", "more than 0"),
