@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from vidformers.checkpoints import load_weights as load_weights
     from vidformers.config import load_config as load_config
     from vidformers.data.readers import open_video as open_video
+    from vidformers.engine.explain import explain as explain
     from vidformers.engine.model import build_model as build_model
     from vidformers.engine.predict import Prediction as Prediction
     from vidformers.engine.predict import Predictor as Predictor
@@ -33,6 +34,7 @@ _HOME = {
     "Timeline": "vidformers.engine.timeline",
     "build_model": "vidformers.engine.model",
     "create_model": "vidformers.models",
+    "explain": "vidformers.engine.explain",
     "list_models": "vidformers.models",
     "load_config": "vidformers.config",
     "load_weights": "vidformers.checkpoints",

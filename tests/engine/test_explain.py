@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import vidformers as vf
 from tests.engine.predicting import save_run
 from vidformers.cli.explain import main
 from vidformers.data.readers import VideoReadError
@@ -23,6 +24,7 @@ def predictor(tmp_path: Path) -> Predictor:
 
 def test_the_frames_are_those_that_the_model_sees(predictor: Predictor, tiny_dataset: Path) -> None:
     video = tiny_dataset / "video_0.mp4"
+    assert vf.explain is explain
     found = explain(predictor, video)
     assert found.frames.shape == (4, 32, 32, 3) and found.frames.dtype == np.uint8
     assert found.heat_map.shape == (4, 32, 32) and found.heat_map.min() >= 0 and found.heat_map.max() > 0
