@@ -115,7 +115,6 @@ _C.PRETRAIN = CfgNode()
 # Train without labels: a VisionTransformer (VideoMAE) or MViT (MaskFeat) predicts what is hidden of a clip.
 _C.PRETRAIN.ENABLE = False
 # What is hidden: "tube" (the same places in all frames), "random" (any patches) or "cube" (boxes of them).
-# Patches of an MViT are the cells of its last feature map.
 _C.PRETRAIN.MASKING = "tube"
 # Fraction of the patches that is hidden.
 _C.PRETRAIN.MASK_RATIO = 0.9
