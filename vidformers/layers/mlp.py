@@ -42,7 +42,9 @@ def gelu_linear(hidden: Tensor, weight: Tensor, bias: Tensor | None, approximate
 
     That keeps one tensor of hidden's size less in memory, which costs more time to write and read than GELU.
     """
-    if not torch.is_grad_enabled() or torch.is_autocast_enabled(hidden.device.type):
+    device = hidden.device.type
+    autocasts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)  # not on meta
+    if not torch.is_grad_enabled() or autocasts:
         return F.linear(F.gelu(hidden, approximate=approximate), weight, bias)
     return _GeluLinear.apply(hidden, weight, bias, approximate)
 
