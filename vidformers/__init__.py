@@ -19,11 +19,16 @@ if TYPE_CHECKING:
     from vidformers.engine.predict import predict as predict
     from vidformers.engine.timeline import Timeline as Timeline
     from vidformers.engine.timeline import predict_timeline as predict_timeline
+    from vidformers.exporting import export as export
+    from vidformers.hub import from_pretrained as from_pretrained
+    from vidformers.hub import push_to_hub as push_to_hub
+    from vidformers.hub import save_pretrained as save_pretrained
     from vidformers.models import create_model as create_model
     from vidformers.models import list_models as list_models
     from vidformers.models import model_arguments as model_arguments
     from vidformers.models import model_class as model_class
     from vidformers.models import register_model as register_model
+    from vidformers.quantization import quantize_int8 as quantize_int8
 
 __version__ = "0.1.0"
 
@@ -35,6 +40,8 @@ _HOME = {
     "build_model": "vidformers.engine.model",
     "create_model": "vidformers.models",
     "explain": "vidformers.engine.explain",
+    "export": "vidformers.exporting",
+    "from_pretrained": "vidformers.hub",
     "list_models": "vidformers.models",
     "load_config": "vidformers.config",
     "load_weights": "vidformers.checkpoints",
@@ -43,7 +50,10 @@ _HOME = {
     "open_video": "vidformers.data.readers",
     "predict": "vidformers.engine.predict",
     "predict_timeline": "vidformers.engine.timeline",
+    "push_to_hub": "vidformers.hub",
+    "quantize_int8": "vidformers.quantization",
     "register_model": "vidformers.models",
+    "save_pretrained": "vidformers.hub",
 }
 
 __all__ = ["__version__", *sorted(_HOME)]

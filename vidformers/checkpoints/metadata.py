@@ -53,6 +53,10 @@ class Metadata:
     labels: tuple[str, ...] | None = None
     source: str | None = None
 
+    def __post_init__(self) -> None:
+        # JSON has lists only: so that what is read equals what was written.
+        object.__setattr__(self, "model_arguments", _tuples(self.model_arguments))
+
 
 def metadata_of(model: nn.Module) -> Metadata | None:
     """What is known of a model: None if `create_model` did not make it."""
@@ -80,7 +84,7 @@ def from_header(header: Mapping[str, str] | None, where: str) -> Metadata | None
         labels = given.get("labels")
         known = {f.name for f in fields(Metadata)} - {"model_arguments", "protocol", "labels"}
         return Metadata(
-            model_arguments=_tuples(given.get("model_arguments", {})),
+            model_arguments=given.get("model_arguments", {}),
             protocol=None if protocol is None else Protocol(**_tuples(protocol)),
             labels=None if labels is None else tuple(map(str, labels)),
             **{name: given[name] for name in known if name in given},
@@ -104,7 +108,7 @@ def read_metadata(path: str | os.PathLike[str]) -> Metadata | None:
 
 
 def _tuples(value: Any) -> Any:
-    """JSON's lists, at any depth, as the tuples that they were."""
+    """Lists, at any depth, as tuples."""
     if isinstance(value, dict):
         return {key: _tuples(item) for key, item in value.items()}
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

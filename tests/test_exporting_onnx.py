@@ -1,0 +1,30 @@
+"""ONNX files give the model's logits in onnxruntime, whatever the model and the number of clips.
+
+A file of its own, so that another process can have it.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import vidformers as vf
+from tests.models.tiny import tiny, tiny_clip
+
+onnxruntime = pytest.importorskip("onnxruntime")
+
+
+@pytest.mark.parametrize("name", vf.list_models("*_tiny"))
+def test_onnx(name: str, tmp_path: Path) -> None:
+    model, clip = tiny(name).eval(), tiny_clip(name)
+    path = tmp_path / "model.onnx"
+    assert vf.export(model, path, format="onnx") < 1e-4
+    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    text = session.get_modelmeta().custom_metadata_map["vidformers"]
+    assert json.loads(text)["model_name"] == name
+    five = clip.repeat(3, 1, 1, 1, 1)[:5]
+    (logits,) = session.run(None, {"clip": five.numpy()})
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(logits), model(five), atol=1e-4, rtol=1e-3)
