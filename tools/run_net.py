@@ -1,79 +1,8 @@
-"""Train, test and analyse as one YAML file says:
+"""Train, test and analyse as one YAML file says: see `python tools/run_net.py --help`, and the README."""
 
-python tools/run_net.py --cfg configs/mvit_b_16x4.yaml [KEY VALUE ...]
-"""
-
-import argparse
-import logging
 import sys
-import warnings
-from pathlib import Path
 
-from vidformers.config import load_config
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--cfg", required=True, help="YAML file, ours or PySlowFast's")
-    parser.add_argument("--opts", nargs="*", default=[], help="KEY VALUE ..., as PySlowFast accepts them")
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="e.g. SOLVER.BASE_LR 1e-4")
-    return parser.parse_args()
-
-
-def main() -> None:
-    logging.getLogger("vidformers.checkpoints").setLevel(logging.ERROR)  # the engine says the same, in full
-    warnings.showwarning = lambda message, *_: print(f"run_net.py: warning: {message}", file=sys.stderr)
-    arguments = parse_arguments()
-    cfg = load_config(arguments.cfg, [*arguments.overrides, *arguments.opts])
-    from vidformers.engine.build import load_videos
-    from vidformers.engine.distributed import is_main_process, process_group
-    from vidformers.engine.folder_summary import report_folder
-    from vidformers.engine.logs import write_text_atomically
-    from vidformers.engine.model import with_num_classes
-    from vidformers.engine.pretrain import Pretrainer
-    from vidformers.engine.run_report import report
-    from vidformers.engine.test import test
-    from vidformers.engine.train import Trainer
-
-    if not (cfg.TRAIN.ENABLE or cfg.TEST.ENABLE or cfg.ABLATION.ENABLE):
-        raise ValueError("Nothing to do: TRAIN.ENABLE, TEST.ENABLE and ABLATION.ENABLE are all False.")
-    # All lists are read before the first epoch: a missing test list must not cost a training run.
-    training = [load_videos(cfg, "train"), load_videos(cfg, "val")] if cfg.TRAIN.ENABLE else []
-    tested = [load_videos(cfg, "test")] if cfg.TEST.ENABLE or cfg.ABLATION.ENABLE else []
-    cfg = with_num_classes(cfg, [*training, *tested])
-    if cfg.ABLATION.ENABLE:
-        # Its libraries are an extra; and a perturbation that makes no sense must not cost a training run.
-        from vidformers.engine.ablate import ablate, check_ablated_videos, check_ablation
-
-        check_ablation(cfg)
-        check_ablated_videos(cfg, *tested)
-    output = Path(cfg.OUTPUT_DIR)
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"OUTPUT_DIR {output} is a file; give a folder.")
-    output.mkdir(parents=True, exist_ok=True)
-    with process_group(cfg.DEVICE):
-        if training:
-            report_folder(cfg, *training)
-        training_class = Pretrainer if cfg.PRETRAIN.ENABLE else Trainer
-        trainer = training_class(cfg, *training) if training else None
-        if is_main_process():
-            write_text_atomically(output / "config.yaml", cfg.dump())
-        if trainer:
-            trainer.run()
-            report(cfg)
-        if cfg.TEST.ENABLE:
-            test(cfg, *tested)
-            report(cfg)
-        if cfg.ABLATION.ENABLE:
-            ablate(cfg, *tested)
-
+from vidformers.cli.run import main
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"run_net.py: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(main())

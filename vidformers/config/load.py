@@ -9,6 +9,7 @@ from fvcore.common.config import CfgNode
 
 from vidformers.config.checks import check_config
 from vidformers.config.defaults import OPEN_SECTIONS, get_defaults
+from vidformers.config.named import find_config
 from vidformers.config.pyslowfast import PYSLOWFAST_DEFAULTS, is_pyslowfast, knows_key, translate_pyslowfast
 from vidformers.config.values import Tree, has, leaves, merge_into, put, unknown_key
 from vidformers.config.yaml_file import YamlTree, read_yaml
@@ -17,6 +18,7 @@ from vidformers.config.yaml_file import YamlTree, read_yaml
 def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> CfgNode:
     """Read a config file of ours, or one of PySlowFast's for a transformer classifier, and freeze the result.
 
+    `path` is a file, or the name of one that comes with the package ("mvit_b_16x4"); a file goes first.
     A file may name others as `_BASE_`; what it says itself goes over them. `overrides` are the words of a
     command line, `KEY value KEY value ...` (a leading "--opts" is accepted), and go over the file. For a
     PySlowFast file both its own keys (MVIT.DEPTH) and ours (MODEL.ARGS.depth) can be overridden; one warning
@@ -29,7 +31,7 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     line), unknown keys (with the nearest key), wrong types, values out of range, and keys that contradict
     each other. Whether data and weights exist is not looked at here.
     """
-    file = read_yaml(path)
+    file = read_yaml(find_config(path))
     given = _parse_overrides(overrides)
     config_keys = get_defaults()
     if is_pyslowfast(file.values):

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from iopath.common.file_io import g_pathmgr
 
+from vidformers.config.named import by_name
 from vidformers.config.values import Tree
 
 BASE_KEY = "_BASE_"
@@ -67,7 +68,7 @@ def _read_text(path: str, stack: tuple[str, ...]) -> str:
     except FileNotFoundError:
         folder, name = os.path.split(path)
         raise FileNotFoundError(
-            f"There is no config file {path}{whose}. {_neighbours(folder or '.', name)}"
+            f"There is no config file {path}{whose}. {_neighbours(folder or '.', name)}{by_name(path)}"
         ) from None
     except UnicodeDecodeError as error:
         raise ValueError(f"The config {path}{whose} is not a text file: {error.reason}.") from None

@@ -16,8 +16,9 @@ from vidformers.analysis.temporal_summary import compare_ablations, summarize_ab
 from vidformers.engine.build import VideoList, build_test_dataset, load_videos, num_workers, resolve_device
 from vidformers.engine.distributed import is_main_process
 from vidformers.engine.logs import FailedVideos, JsonlLog, say, write_json, write_text_atomically
-from vidformers.engine.model import build_model
+from vidformers.engine.model import build_model, model_kwargs
 from vidformers.engine.test import autocast, load_test_weights
+from vidformers.models import create_model
 from vidformers.report.figures import write_ablation_figure
 from vidformers.report.run_report import ABLATION_CLIPS, write_run_report
 from vidformers.report.strips import save_clips
@@ -29,7 +30,12 @@ TABLE = "temporal_ablation.npz"
 def check_ablation(cfg: CfgNode) -> None:
     """Raise ValueError or ImportError before anything is trained, for an ablation that cannot be done."""
     import_analysis("statsmodels.stats.multitest")
-    tubelet = _tubelet(cfg, build_model(cfg))
+    # The lists, which may say how many classes there are, are not read yet.
+    with torch.device("meta"):
+        model = create_model(
+            cfg.MODEL.NAME, **{**model_kwargs(cfg), "num_classes": cfg.MODEL.NUM_CLASSES or 1}
+        )
+    tubelet = _tubelet(cfg, model)
     parse_perturbations(cfg.ABLATION.PERTURBATIONS, num_frames=cfg.DATA.NUM_FRAMES, tubelet=tubelet)
     _compared_table(cfg)
 

@@ -1,12 +1,9 @@
 """The configuration that a registered model is published with."""
 
-from pathlib import Path
-
 from fvcore.common.config import CfgNode
 
 from vidformers.config import load_config
-
-CONFIGS = Path(__file__).parents[2] / "configs"
+from vidformers.config.named import CONFIGS
 
 
 def published_config(name: str) -> tuple[str, CfgNode] | None:

@@ -13,11 +13,12 @@ from vidformers.checkpoints.load import to_our_names
 from vidformers.checkpoints.metadata import Metadata, Protocol, metadata_of, read_metadata
 from vidformers.checkpoints.read import find_state_dict, read_checkpoint
 from vidformers.config import load_config
+from vidformers.config.named import CONFIGS
 from vidformers.config.values import nearest
 from vidformers.data.records import read_label_file
 from vidformers.engine.model import model_kwargs
 from vidformers.engine.protocol import checkpoint_config, config_protocol, pyslowfast_config
-from vidformers.engine.published import CONFIGS, published_config
+from vidformers.engine.published import published_config
 from vidformers.models import create_model, list_models, model_arguments, model_class
 
 WEIGHTS = (".pyth", ".pth", ".pt", ".bin", ".ckpt", ".safetensors")
