@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import multiprocessing
+import os
 import resource
 import sys
 from collections.abc import Callable
@@ -40,7 +41,12 @@ def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
 
 
 def in_fresh_process(function: Callable[..., int], *arguments: object) -> int:
-    """function(*arguments) in a new interpreter; both are pickled."""
+    """function(*arguments) in a new interpreter; both are pickled.
+
+    There glibc maps each block of a megabyte or more by itself. Otherwise freed ones stay with the process
+    as holes between the tensors that are held, and their number, not the tensors, would be measured.
+    """
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**20))
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 

@@ -1,7 +1,7 @@
 """Decomposed relative position (Li et al. 2022, "MViTv2", section 4.1): one learned table an axis."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -70,41 +70,21 @@ Tables = Sequence[Tensor | None]  # of the axes t, h, w; None where an axis has 
 Size = tuple[int, int, int]
 
 
-def relative_terms(q: Tensor, tables: Tables, query_grid: Size, key_grid: Size) -> list[Tensor | None]:
-    """q . R[query, key] of each axis, (B, heads, Nq, keys along the axis); q (B, heads, Nq, d) of patches."""
-    volume = q.unflatten(2, query_grid)  # (B, heads, Tq, Hq, Wq, d)
-    terms: list[Tensor | None] = []
-    for letter, table, query_size, key_size in zip("thw", tables, query_grid, key_grid, strict=True):
-        if table is None:
-            terms.append(None)
-            continue
-        embedding = relative_embedding(table, query_size, key_size).to(q.dtype)
-        terms.append(_along_axis(volume, embedding, letter).flatten(2, 4))
-    return terms
+def relative_embeddings(
+    tables: Tables, query_grid: Size, key_grid: Size, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """The letter of each axis that has relative position -> (queries along it, keys along it, d)."""
+    return {
+        letter: relative_embedding(table, query_size, key_size).to(dtype)
+        for letter, table, query_size, key_size in zip("thw", tables, query_grid, key_grid, strict=True)
+        if table is not None
+    }
 
 
-def _along_axis(volume: Tensor, embedding: Tensor, letter: str) -> Tensor:
-    """volume (B, heads, T, H, W, d) . embedding (queries of the axis, keys of the axis, d), over d."""
-    if not torch.is_grad_enabled() or torch.is_autocast_enabled(volume.device.type):
-        return torch.einsum(f"bnthwc,{letter}kc->bnthwk", volume, embedding)
-    return _AlongAxis.apply(volume, embedding, letter)
-
-
-class _AlongAxis(torch.autograd.Function):
-    """The einsum in its forward; torch's own would keep a permuted copy of the queries for each axis."""
-
-    @staticmethod
-    def forward(ctx: Any, volume: Tensor, embedding: Tensor, letter: str) -> Tensor:
-        ctx.save_for_backward(volume, embedding)
-        ctx.letter = letter
-        return torch.einsum(f"bnthwc,{letter}kc->bnthwk", volume, embedding)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
-        volume, embedding = ctx.saved_tensors
-        of_volume = torch.einsum(f"bnthwk,{ctx.letter}kc->bnthwc", gradients[0], embedding)
-        of_embedding = torch.einsum(f"bnthwk,bnthwc->{ctx.letter}kc", gradients[0], volume)
-        return of_volume, of_embedding, None
+def relative_term(q: Tensor, letter: str, embedding: Tensor, query_grid: Size) -> Tensor:
+    """q . R[query, key] of one axis: q (B, heads, Nq, d) of patches -> (B, heads, Nq, keys of the axis)."""
+    volume = q.unflatten(2, query_grid)
+    return torch.einsum(f"bnthwc,{letter}kc->bnthwk", volume, embedding).flatten(2, 4)
 
 
 def decomposed_bias(q: Tensor, tables: Tables, query_grid: Size, key_grid: Size) -> Tensor:
@@ -113,9 +93,12 @@ def decomposed_bias(q: Tensor, tables: Tables, query_grid: Size, key_grid: Size)
     q (B, heads, Nq, d), unscaled and without class token. Returns (B, heads, Nq, Nk): the sum over the axes
     of q . R[query, key].
     """
+    embeddings = relative_embeddings(tables, query_grid, key_grid, q.dtype)
     bias_t, bias_h, bias_w = (
-        term if term is not None else q.new_zeros((*q.shape[:3], size))
-        for term, size in zip(relative_terms(q, tables, query_grid, key_grid), key_grid, strict=True)
+        relative_term(q, letter, embeddings[letter], query_grid)
+        if letter in embeddings
+        else q.new_zeros((*q.shape[:3], size))
+        for letter, size in zip("thw", key_grid, strict=True)
     )
     bias = bias_t[..., :, None, None] + bias_h[..., None, :, None] + bias_w[..., None, None, :]
     return bias.flatten(3)
@@ -163,28 +146,85 @@ def relative_attention(
         if class_key_logit:
             bias = bias + F.pad(bias.new_full((1,), class_key_logit), (0, k.shape[2] - 1))
         return attention(q, k, v, bias, scale)
-    terms = relative_terms(q[:, :, first:], tables, query_grid, key_grid)
-    places = torch.arange(math.prod(key_grid), device=q.device)
-    _, H, W = key_grid
-    ones = [
-        at[:, None] == torch.arange(size, device=q.device)
-        for at, size, term in zip(
-            (places // (H * W), places // W % H, places % W), key_grid, terms, strict=True
-        )
-        if term is not None
-    ]
-    of_query = F.pad(
-        torch.cat([term for term in terms if term is not None], dim=-1) / scale, (0, 0, first, 0)
-    )
-    of_key = F.pad(torch.cat(ones, dim=-1).to(k.dtype), (0, 0, first, 0))
+    embeddings = relative_embeddings(tables, query_grid, key_grid, q.dtype)
+    of_key = F.pad(_places(embeddings, key_grid, q.device).to(k.dtype), (0, 0, first, 0))
     if class_key_logit:
-        of_query = F.pad(of_query, (0, 1), value=class_key_logit / scale)
-        of_key = torch.cat([of_key, torch.zeros_like(of_key[:, :1])], dim=1)
-        of_key[0, -1] = 1
+        of_key = F.pad(of_key, (0, 1))
+        of_key[0, -1] = class_key_logit / scale
     # Fused kernels want widths that are multiples of 8, and values as wide as keys.
-    spare = -(width + of_key.shape[1]) % 8
-    q = torch.cat([q, F.pad(of_query, (0, spare))], dim=-1)
-    of_key = F.pad(of_key, (0, spare))
-    k = torch.cat([k, of_key.expand(*k.shape[:2], -1, -1)], dim=-1)
-    v = F.pad(v, (0, of_key.shape[1]))
-    return attention(q, k, v, None, scale)[..., :width]
+    extra = of_key.shape[1] + -(width + of_key.shape[1]) % 8
+    wide_q = _widened(q, list(embeddings), list(embeddings.values()), query_grid, scale, extra)
+    if class_key_logit:
+        wide_q = wide_q + F.pad(q.new_ones(1), (width + of_key.shape[1] - 1, extra - of_key.shape[1]))
+    of_key = F.pad(of_key, (0, extra - of_key.shape[1]))
+    wide_k = torch.cat([k, of_key.expand(*k.shape[:2], -1, -1)], dim=-1)
+    return attention(wide_q, wide_k, F.pad(v, (0, extra)), None, scale)[..., :width]
+
+
+def _places(letters: Iterable[str], key_grid: Size, device: torch.device) -> Tensor:
+    """(Nk, keys along each of the axes): ones where a key lies."""
+    at = torch.arange(math.prod(key_grid), device=device)
+    T, H, W = key_grid
+    along = {"t": (at // (H * W), T), "h": (at // W % H, H), "w": (at % W, W)}
+    return torch.cat(
+        [along[letter][0][:, None] == torch.arange(along[letter][1], device=device) for letter in letters],
+        dim=1,
+    )
+
+
+def _widened(
+    q: Tensor, letters: list[str], embeddings: list[Tensor], query_grid: Size, scale: float, extra: int
+) -> Tensor:
+    """q (B, heads, [1 +] Nq, d) and, for the patches, its terms / scale: (B, heads, [1 +] Nq, d + extra)."""
+    if torch.is_grad_enabled() and not torch.is_autocast_enabled(q.device.type):
+        return _Widened.apply(q, letters, query_grid, scale, extra, *embeddings)
+    return _with_terms(q, letters, embeddings, query_grid, scale, extra)
+
+
+def _with_terms(
+    q: Tensor, letters: list[str], embeddings: Sequence[Tensor], query_grid: Size, scale: float, extra: int
+) -> Tensor:
+    first = q.shape[2] - math.prod(query_grid)
+    patches = q[:, :, first:]
+    terms = [
+        relative_term(patches, letter, embedding, query_grid)
+        for letter, embedding in zip(letters, embeddings, strict=True)
+    ]
+    together = torch.cat(terms, dim=-1) / scale
+    return torch.cat([q, F.pad(together, (0, extra - together.shape[-1], first, 0))], dim=-1)
+
+
+class _Widened(torch.autograd.Function):
+    """`_with_terms`, whose backward pass reads the queries from its output, which attention keeps anyway;
+    einsum would keep a permuted copy of them for each axis."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        letters: list[str],
+        query_grid: Size,
+        scale: float,
+        extra: int,
+        *embeddings: Tensor,
+    ) -> Tensor:
+        wide = _with_terms(q, letters, embeddings, query_grid, scale, extra)
+        ctx.save_for_backward(wide, *embeddings)
+        ctx.letters, ctx.query_grid, ctx.scale, ctx.width = letters, query_grid, scale, q.shape[-1]
+        return wide
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        wide, *embeddings = ctx.saved_tensors
+        first = wide.shape[2] - math.prod(ctx.query_grid)
+        volume = wide[:, :, first:, : ctx.width].unflatten(2, ctx.query_grid)
+        of_terms = gradients[0][:, :, first:, ctx.width :].unflatten(2, ctx.query_grid) / ctx.scale
+        of_q = gradients[0][..., : ctx.width].clone()
+        of_patches = of_q[:, :, first:].unflatten(2, ctx.query_grid)
+        of_embeddings = []
+        sizes = [embedding.shape[1] for embedding in embeddings]
+        parts = of_terms[..., : sum(sizes)].split(sizes, dim=-1)
+        for letter, embedding, part in zip(ctx.letters, embeddings, parts, strict=True):
+            of_patches += torch.einsum(f"bnthwk,{letter}kc->bnthwc", part, embedding)
+            of_embeddings.append(torch.einsum(f"bnthwk,bnthwc->{letter}kc", part, volume))
+        return of_q, None, None, None, None, *of_embeddings
