@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _COLORS = (BLUE, ORANGE, GREEN, PINK, OLIVE, INDIGO)
 _TOP = 5  # answers of a window in the JSON
+_STEPS = (15, 30, 60, 120, 300, 600, 1200, 1800, 3600)  # seconds between the marks of a long time axis
 _VISIBLE = 0.05  # a curve that stays below this is no news
 
 
@@ -114,7 +115,7 @@ def _shown_classes(timeline: Timeline) -> list[int]:
 
 
 def _draw(figure: FigureBase, timeline: Timeline) -> None:
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import FuncFormatter, MultipleLocator
 
     curves, strip = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [12, 1]})
     axes: Axes = curves
@@ -134,6 +135,8 @@ def _draw(figure: FigureBase, timeline: Timeline) -> None:
     strip.set_ylabel("first", rotation=0, ha="right", va="center")
     strip.set_xlim(0, timeline.duration_seconds)
     if timeline.duration_seconds >= 120:
+        step = next((s for s in _STEPS if timeline.duration_seconds / s <= 9), 3600 * 6)
+        strip.xaxis.set_major_locator(MultipleLocator(step))
         strip.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{int(x // 60)}:{int(x % 60):02d}"))
         strip.set_xlabel("minutes:seconds")
     else:
