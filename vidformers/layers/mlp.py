@@ -28,7 +28,8 @@ class Mlp(nn.Module):
         other_layers = type(self.fc2) is not nn.Linear or type(self.act) is not nn.GELU
         if drops or other_layers or torch.compiler.is_compiling():
             return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
-        if torch.is_grad_enabled() or x.device.type != "cpu":
+        num_rows = x.numel() // x.shape[-1]
+        if torch.is_grad_enabled() or x.device.type != "cpu" or num_rows <= ROWS_AT_A_TIME:
             return self._two_layers(x)
         chunks = [self._two_layers(rows) for rows in x.flatten(0, -2).split(ROWS_AT_A_TIME)]
         return torch.cat(chunks).view(*x.shape[:-1], -1)
