@@ -11,9 +11,8 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from vidformers.analysis.token_replay import TokenReplay, opened_functions
+from vidformers.analysis.token_replay import TokenReplay, plainly_computed
 from vidformers.layers.attention import attention_probabilities, replaced_attention
 from vidformers.layers.clip import as_clip
 
@@ -88,15 +87,21 @@ def chosen(logits: Tensor, class_index: Sequence[int] | Tensor) -> Tensor:
 
 @contextmanager
 def as_it_predicts(model: nn.Module) -> Iterator[None]:
-    """In eval mode, and with ordinary autograd: reversible blocks keep nothing to ask gradients of."""
+    """In eval mode, with constant parameters, and with ordinary autograd: reversible blocks keep nothing to
+    ask gradients of."""
     training = [(module, module.training) for module in model.modules()]
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.eval()
+    for parameter in learned:
+        parameter.requires_grad_(False)
     try:
         with torch.inference_mode(False), _without(model, "reversible_backward"):
             yield
     finally:
         for module, mode in training:
             module.training = mode
+        for parameter in learned:
+            parameter.requires_grad_(True)
 
 
 @contextmanager
@@ -112,11 +117,6 @@ def _without(model: nn.Module, option: str) -> Iterator[None]:
             setattr(module, option, True)
 
 
-def constants(model: nn.Module) -> dict[str, Tensor]:
-    """The parameters, without gradients."""
-    return {name: parameter.detach() for name, parameter in model.named_parameters()}
-
-
 def _recorded(model: nn.Module, clip: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Logits, and the probabilities of every attention in the order of the calls."""
     matrices: list[Tensor] = []
@@ -126,7 +126,7 @@ def _recorded(model: nn.Module, clip: Tensor) -> tuple[Tensor, list[Tensor]]:
         return matrices[-1] @ v
 
     with replaced_attention(attend):
-        logits = functional_call(model, constants(model), (clip,))
+        logits = model(clip)
     if not matrices:
         raise ValueError(
             f"{type(model).__name__} calls no attention of vidformers.layers.attention, so there is none to "
@@ -148,10 +148,9 @@ def _replayed(
         stack.enter_context(_without(model, "residual_pooling"))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(torch.autocast(clip.device.type, enabled=False))
-        parameters = constants(model)
         shape = as_clip(clip, clip.shape[1]).shape
         ones = torch.ones(shape, dtype=exact, device=clip.device, requires_grad=True)
-        with opened_functions(), replaced_attention(replay.attend), replay:
-            logits = functional_call(model, parameters, (ones,))
-        (gradient,) = torch.autograd.grad(logits[:, 0].sum(), ones)
-    return gradient.sum(dim=1), logits[:, 0].detach()
+        with plainly_computed(), replaced_attention(replay.attend), replay:
+            arrived = model(ones)[:, 0]  # the same in all classes
+        (gradient,) = torch.autograd.grad(arrived.sum(), ones)
+    return gradient.sum(dim=1), arrived.detach()

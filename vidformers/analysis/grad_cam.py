@@ -4,9 +4,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from vidformers.analysis.attention_maps import as_it_predicts, chosen, constants
+from vidformers.analysis.attention_maps import as_it_predicts, chosen
 from vidformers.layers.sizes import Grid, triple
 
 # Tokens pass through members of lists (blocks, stages), the model's own, and these.
@@ -44,7 +43,7 @@ def grad_cam(model: nn.Module, clip: Tensor, class_index: Any) -> Tensor:
         try:
             with torch.enable_grad():
                 clip = clip.detach().clone().requires_grad_()
-                logits = functional_call(model, constants(model), (clip,))
+                logits = model(clip)
                 scores = chosen(logits, class_index)
         finally:
             for hook in hooks:

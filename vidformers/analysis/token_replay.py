@@ -144,7 +144,7 @@ class TokenReplay(TorchFunctionMode):
         groups: int = 1,
     ) -> Tensor:
         """From the cells under the kernel: evenly where it strides, else by the mean size of its weights."""
-        kernel = weight.abs().mean(dim=(0, 1))[None, None].to(x.dtype)
+        kernel = weight.detach().abs().mean(dim=(0, 1))[None, None].to(x.dtype)
         if stride not in (1, (1, 1, 1)):
             kernel = torch.ones_like(kernel)
         mixed = _mean(
@@ -197,14 +197,18 @@ class TokenReplay(TorchFunctionMode):
 
 
 @contextmanager
-def opened_functions() -> Iterator[None]:
-    """Within it an autograd function of one's own is what its `forward` does, which `TokenReplay` can see."""
+def plainly_computed() -> Iterator[None]:
+    """Within it a model does what it is, without the detours that save time or memory in training, which
+    `TokenReplay` cannot follow: an autograd function of one's own is what its `forward` does, and nothing is
+    put off to the backward pass (models leave that to compilers, where these trace them).
+    """
 
     def apply(function: type[torch.autograd.Function], *args: Any) -> Any:
         takes_context = function.setup_context is torch.autograd.Function.setup_context
         return function.forward(*((_Forgetful(),) if takes_context else ()), *args)
 
-    with mock.patch.object(torch.autograd.Function, "apply", classmethod(apply)):
+    traced = mock.patch.object(torch.compiler, "is_compiling", return_value=True)
+    with mock.patch.object(torch.autograd.Function, "apply", classmethod(apply)), traced:
         yield
 
 
