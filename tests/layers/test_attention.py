@@ -8,7 +8,6 @@ import torch.nn.functional as F
 
 from vidformers.layers.attention import attention, attention_eager
 from vidformers.layers.rel_pos import (
-    cached_index,
     decomposed_bias,
     relative_attention,
     relative_index,
@@ -38,13 +37,6 @@ def test_relative_index() -> None:
     assert relative_index(4, 2).tolist() == [[2, 0], [3, 1], [4, 2], [5, 3]]
     # 5 queries on 3 keys: steps of 5/3, truncated.
     assert relative_index(5, 3)[0].tolist() == [3, 1, 0]
-
-
-def test_indices_are_kept() -> None:
-    index = cached_index(6, 3, torch.device("cpu"))
-    assert cached_index(6, 3, torch.device("cpu")) is index
-    torch.testing.assert_close(index, relative_index(6, 3))
-    assert cached_index(6, 3, torch.device("meta")).is_meta
 
 
 def test_resize_rows() -> None:

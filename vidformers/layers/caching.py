@@ -26,13 +26,13 @@ _lock = threading.Lock()
 def once_per_size(function: _Function) -> _Function:
     """Decorator: results are kept by their arguments (numbers, strings, sizes) and their device.
 
-    For functions of sizes alone, whose results nobody changes in place. Where `device` is not given, and
-    under torch.compile, nothing is kept.
+    For functions of sizes alone, whose results nobody changes in place. Where `device` is not given, under
+    torch.compile, and where tensors only stand for others (FakeTensorMode), nothing is kept.
     """
 
     @wraps(function)
     def kept(*arguments: Any, device: torch.device | None = None, **named: Any) -> Tensor | None:
-        if device is None or torch.compiler.is_compiling():
+        if device is None or torch.compiler.is_compiling() or type(torch.empty(0)) is not Tensor:
             return function(*arguments, device=device, **named)
         key = (function, device, *map(_plain, arguments), *((k, _plain(v)) for k, v in sorted(named.items())))
         with _lock:
@@ -41,11 +41,10 @@ def once_per_size(function: _Function) -> _Function:
                 return _of_sizes[key]
         with torch.inference_mode(False):  # inference tensors would be of no use in training later on
             result = function(*arguments, device=device, **named)
-        if result is None or type(result) is Tensor:  # not one that only stands for others
-            with _lock:
-                _of_sizes[key] = result
-                while sum(map(_num_bytes, _of_sizes.values())) > MOST_BYTES_OF_SIZES:
-                    _of_sizes.popitem(last=False)
+        with _lock:
+            _of_sizes[key] = result
+            while sum(map(_num_bytes, _of_sizes.values())) > MOST_BYTES_OF_SIZES:
+                _of_sizes.popitem(last=False)
         return result
 
     return kept  # type: ignore[return-value]

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vidformers.layers.caching import once_per_size
 from vidformers.layers.depthwise import depthwise_conv3d
 from vidformers.layers.sizes import Grid, conv_output_size, triple
 
@@ -155,6 +156,25 @@ def positions_read(size: int, kernel: int, stride: int) -> list[int]:
     outputs = (size - 2 * first - kernel) // stride + 1
     read = [first + i * stride + tap for i in range(outputs) for tap in range(kernel)]
     return [position for position in read if 0 <= position < size]
+
+
+def grid_read(grid: Grid, kernel: Grid, stride: Grid) -> Grid:
+    """How many positions of each axis a pool reads."""
+    return triple([len(positions_read(n, k, s)) for n, k, s in zip(grid, kernel, stride, strict=True)])
+
+
+@once_per_size
+def index_read(
+    grid: Grid, kernel: Grid, stride: Grid, class_token: bool, *, device: torch.device | None = None
+) -> Tensor:
+    """Indices of the tokens that a pool reads, the class token's before them if there is one."""
+    t, h, w = (
+        torch.tensor(positions_read(n, k, s), device=device)
+        for n, k, s in zip(grid, kernel, stride, strict=True)
+    )
+    _, H, W = grid
+    index = ((t[:, None, None] * H + h[:, None]) * W + w).flatten()
+    return F.pad(index + 1, (1, 0)) if class_token else index
 
 
 def stride_over_read(kernel: Sequence[int], stride: Sequence[int]) -> Grid:

@@ -13,11 +13,12 @@ from vidformers.layers.pooling import (
     AvgPool,
     ConvPool,
     MaxPool,
+    grid_read,
+    index_read,
     join_tokens,
     needs_pooling,
     pool_pair,
     pooled_grid,
-    positions_read,
     split_tokens,
     stride_over_read,
 )
@@ -160,17 +161,10 @@ class PoolingAttention(nn.Module):
         """The tokens that the pools of keys and values read, and their grid; the rest is never projected."""
         if self.kv_kernel is None or self.kv_stride is None:
             return x, grid
-        t, h, w = (
-            positions_read(n, k, s) for n, k, s in zip(grid, self.kv_kernel, self.kv_stride, strict=True)
-        )
-        read_grid = (len(t), len(h), len(w))
+        read_grid = grid_read(grid, self.kv_kernel, self.kv_stride)
         if read_grid == grid:
             return x, grid
-        _, H, W = grid
-        t_at, h_at, w_at = (torch.tensor(at, device=x.device) for at in (t, h, w))
-        index = ((t_at[:, None, None] * H + h_at[:, None]) * W + w_at).flatten()
-        if self.class_token:
-            index = F.pad(index + 1, (1, 0))
+        index = index_read(grid, self.kv_kernel, self.kv_stride, self.class_token, device=x.device)
         return x[:, index], read_grid
 
     def _project(self, x: Tensor, read: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,18 +1,20 @@
 """Decomposed relative position (Li et al. 2022, "MViTv2", section 4.1): one learned table an axis."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from vidformers.layers.attention import attention
+from vidformers.layers.caching import once_per_size
 
 
-def relative_index(query_size: int, key_size: int, device: torch.device | None = None) -> Tensor:
+@once_per_size
+def relative_index(query_size: int, key_size: int, *, device: torch.device | None = None) -> Tensor:
     """Table row for each (query, key) position of one axis: long (query_size, key_size).
 
     When the two sizes differ, the coarser axis is stretched to the finer one. The float32 arithmetic and the
@@ -24,25 +26,6 @@ def relative_index(query_size: int, key_size: int, device: torch.device | None =
     queries = torch.arange(query_size, device=device)[:, None] * query_step
     keys = torch.arange(key_size, device=device)[None, :] * key_step
     return (queries - keys + (key_size - 1) * key_step).long()
-
-
-# Shared by all layers and models. Not buffers: in a module made on the meta device those would be garbage,
-# which no checkpoint replaces.
-_INDICES: dict[tuple[int, int, torch.device], Tensor] = {}
-_MOST_INDICES = 512
-
-
-def cached_index(query_size: int, key_size: int, device: torch.device) -> Tensor:
-    """`relative_index`, computed once for the sizes and the device."""
-    key = (query_size, key_size, device)
-    index = _INDICES.get(key)
-    if index is None:
-        with torch.inference_mode(False):  # an inference tensor would be of no use in training later on
-            index = relative_index(query_size, key_size, device)
-        if len(_INDICES) >= _MOST_INDICES:
-            _INDICES.clear()
-        _INDICES[key] = index
-    return index
 
 
 def resize_rows(table: Tensor, num_rows: int) -> Tensor:
@@ -60,9 +43,7 @@ def relative_embedding(table: Tensor, query_size: int, key_size: int) -> Tensor:
     A table whose row count does not fit the sizes is interpolated; that happens in a published model too
     (MViTv2-L at 312 pixels: 78 tokens become 39, 20, 10, but its tables are made for 39, 19, 9).
     """
-    # Compilers and tensors that only stand for others (fake ones, for instance) must compute it themselves.
-    plain = type(table) in (Tensor, nn.Parameter) and not torch.compiler.is_compiling()
-    index = (cached_index if plain else relative_index)(query_size, key_size, table.device)
+    index = relative_index(query_size, key_size, device=table.device)
     return resize_rows(table, 2 * max(query_size, key_size) - 1)[index]
 
 
@@ -147,7 +128,7 @@ def relative_attention(
             bias = bias + F.pad(bias.new_full((1,), class_key_logit), (0, k.shape[2] - 1))
         return attention(q, k, v, bias, scale)
     embeddings = relative_embeddings(tables, query_grid, key_grid, q.dtype)
-    of_key = F.pad(_places(embeddings, key_grid, q.device).to(k.dtype), (0, 0, first, 0))
+    of_key = F.pad(_places("".join(embeddings), key_grid, device=q.device).to(k.dtype), (0, 0, first, 0))
     if class_key_logit:
         of_key = F.pad(of_key, (0, 1))
         of_key[0, -1] = class_key_logit / scale
@@ -161,8 +142,9 @@ def relative_attention(
     return attention(wide_q, wide_k, F.pad(v, (0, extra)), None, scale)[..., :width]
 
 
-def _places(letters: Iterable[str], key_grid: Size, device: torch.device) -> Tensor:
-    """(Nk, keys along each of the axes): ones where a key lies."""
+@once_per_size
+def _places(letters: str, key_grid: Size, *, device: torch.device | None = None) -> Tensor:
+    """(Nk, keys along each of the axes in `letters`): ones where a key lies."""
     at = torch.arange(math.prod(key_grid), device=device)
     T, H, W = key_grid
     along = {"t": (at // (H * W), T), "h": (at // W % H, H), "w": (at % W, W)}
