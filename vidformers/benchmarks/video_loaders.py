@@ -161,7 +161,7 @@ def decord_clip(path: Path, indices: Sequence[int]) -> torch.Tensor:
 
 
 def decode_only(path: Path, indices: Sequence[int]) -> int:
-    """The least that the frames at `indices` (of a file from `make_videos`) cost: the limit for any reader.
+    """What decoding the frames at `indices` (of a file from `make_videos`) costs by itself.
 
     Opens, seeks, decodes until the last one and leaves out what nothing refers to; converts nothing. Returns
     how many of the wanted frames came out.
