@@ -144,6 +144,7 @@ class Trainer:
         if resumed is not None:
             self.state.resume(*resumed)
             self.log.write("resume", epoch=now.epoch + 1, step=now.step, checkpoint=str(resumed[0]))
+        self.start_epoch = now.epoch
         self.tensorboard = None
         if cfg.TENSORBOARD.ENABLE and is_main_process():
             self.tensorboard = TensorBoardLog(
