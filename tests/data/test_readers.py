@@ -24,7 +24,7 @@ from tests.data.video_files import (
     write_video,
 )
 from vidformers.data.readers import BACKENDS, VideoReader, VideoReadError, open_video
-from vidformers.data.readers.decoding import decode_through
+from vidformers.data.readers.decoding import StreamDecoder, decode_through
 from vidformers.data.readers.pyav import PyAVReader
 
 HAS_DECORD = subprocess.run([sys.executable, "-c", "import decord"], capture_output=True).returncode == 0
@@ -229,8 +229,30 @@ def test_only_the_needed_part_is_decoded(folder: Path, monkeypatch: pytest.Monke
     assert np.array_equal(frames.numpy(), reference(path)[[105, 110, 33]])
 
 
+def test_the_decoder_is_fed_no_more_than_it_takes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder that orders frames holds some back: they are asked for, and not pushed out by others."""
+    fed = 0
+    original = StreamDecoder._packets_from
+
+    def watch(self: StreamDecoder, start: int) -> Iterator[av.Packet]:
+        nonlocal fed
+        for packet in original(self, start):
+            fed += 1
+            yield packet
+
+    monkeypatch.setattr(StreamDecoder, "_packets_from", watch)
+    with PyAVReader(made(folder, "b_frames.mp4")) as video:
+        for index, num_packets in ((0, 1), (4, 2), (12, 1), (14, 3)):
+            fed = 0
+            assert np.array_equal(video.get_frames([index]).numpy(), reference(Path(video.path))[[index]])
+            assert fed == num_packets, index
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 1 << 24])
 @pytest.mark.parametrize("name", [*READABLE, *SHARED_TABLE])
-def test_a_frame_is_found_at_the_first_try(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_frame_is_found_at_the_first_try(
+    folder: Path, name: str, kept_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = file_named(folder, name)
     tries = 0
     original = PyAVReader._decode_from
@@ -242,7 +264,7 @@ def test_a_frame_is_found_at_the_first_try(folder: Path, name: str, monkeypatch:
         original(self, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(PyAVReader, "_decode_from", watch)
-    monkeypatch.setattr("vidformers.data.readers.decoding.KEPT_BYTES", 0)
+    monkeypatch.setattr("vidformers.data.readers.decoding.KEPT_BYTES", kept_bytes)
     with PyAVReader(path) as video:
         if video.frame_pts is None:
             assert name in ("mpeg4_b.avi", "mm_test.avi", "raw.h264", "mid_gop.ts"), (
@@ -253,7 +275,7 @@ def test_a_frame_is_found_at_the_first_try(folder: Path, name: str, monkeypatch:
         for index in indices:
             video.get_frames([index])
     # Transport streams have no index to seek by, and an intra refresh only looks like a key frame.
-    if name not in ("mpeg2_b.ts", "h264_b.ts", "intra_refresh.mp4"):
+    if name not in ("mpeg2_b.ts", "h264_b.ts" if kept_bytes == 0 else "", "intra_refresh.mp4"):
         assert tries == len(indices)
 
 
