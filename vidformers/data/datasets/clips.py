@@ -349,7 +349,7 @@ class TestVideos(Dataset):
             rows = frame_rows(views, video.num_frames)
             distinct, places = np.unique(rows, return_inverse=True)
             frames = _converted_frames(video, distinct, resize)
-            # Only PyAV's reader can tell a damaged video from a sound one.
+            # Only PyAV's reader can tell what was damaged in decoding, the others what the header tells.
             damage = "; ".join(getattr(video, "damage", ()))
             return frames, torch.from_numpy(places.reshape(rows.shape).astype(np.int64)), damage
 

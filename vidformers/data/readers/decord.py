@@ -22,6 +22,8 @@ __all__ = ["DecordReader"]
 
 _CONTAINERS = {"mov", "mp4", "matroska", "webm", "avi", "flv", "asf"}
 _NO_DECODER = {"av1", "vvc"}
+# decord asks for memory for each frame that a header promises; where there is none it aborts the process.
+_MAX_MISSING = 1_000_000
 
 
 class DecordReader(LookedOverReader):
@@ -95,6 +97,8 @@ def why_refused(facts: StreamFacts) -> str:
             f"the file has {facts.num_video_streams} video streams and decord takes the one it thinks best, "
             "not the first"
         )
+    if facts.num_missing_packets > _MAX_MISSING:
+        return f"the header promises {facts.num_missing_packets} frames more than there are"
     if facts.num_hidden_packets:
         return f"an edit list hides {facts.num_hidden_packets} frames, which decord shows"
     if facts.max_bits > 8 or facts.has_alpha:

@@ -70,6 +70,7 @@ class StreamFacts:
     has_cut_chroma: bool
     num_video_streams: int
     num_hidden_packets: int
+    num_missing_packets: int  # of those that the header promises
     distrust: str
     has_reordered_keys: bool
     is_turned: bool
@@ -95,6 +96,7 @@ def stream_facts(
         ),
         num_video_streams=len(container.streams.video),
         num_hidden_packets=index.num_hidden,
+        num_missing_packets=max(0, stream.frames - index.num_packets),
         distrust=index.distrust,
         has_reordered_keys=index.has_reordered_keys,
         is_turned=is_turned,

@@ -34,6 +34,7 @@ class LookedOverReader:
     Attributes:
         path: as given.
         frame_pts, time_base: as in :class:`~vidformers.data.readers.pyav.PyAVReader`.
+        damage: signs in header and packets that the file is not whole; not what decoding would show.
     """
 
     backend: str
@@ -65,6 +66,7 @@ class LookedOverReader:
                 self.width: int = first_look.width
                 self.frame_pts: np.ndarray | None = first_look.frame_pts
                 self.time_base: Fraction = first_look.time_base
+                self.damage: tuple[str, ...] = first_look.damage
         except VideoReadError as error:
             raise VideoReadError(self.path, error.reason, error.detail, self.backend) from error
 
