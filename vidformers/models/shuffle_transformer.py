@@ -110,7 +110,7 @@ class ShuffleBlock(nn.Module):
         self.local = Conv3d(dim, dim, local_kernel, padding=padding, groups=dim, bias=local_bias)
         self.norm3 = BatchNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), dim, dropout_rate)
-        self.mlp.act = nn.ReLU6()
+        self.mlp.act = nn.ReLU6()  # type: ignore[assignment]
         self.drop_path = DropPath(drop_path_rate)
 
     def forward(self, x: Tensor) -> Tensor:
