@@ -1,5 +1,6 @@
 """What every family does with its input before the first layer."""
 
+import torch
 from torch import Tensor
 
 
@@ -18,4 +19,9 @@ def as_clip(clip: Tensor, in_channels: int) -> Tensor:
         )
     if not clip.is_floating_point():
         raise ValueError(f"expected a normalised float clip, got {clip.dtype}; scale and normalise it first")
+    if torch.compiler.is_dynamo_compiling():
+        # Makes T, H and W constants of the graph, as a range needs numbers; another size gets a graph of its
+        # own. With unknown ones torch.compile takes minutes over the arithmetic of windows. B stays unknown.
+        for size in clip.shape[2:]:
+            range(size)
     return clip
