@@ -80,9 +80,9 @@ def test_one_graph_for_every_size(name: str) -> None:
             torch.testing.assert_close(graph(x), model(x))
 
 
-@pytest.mark.parametrize(("name", "backend"), [("maxvit_tiny", "aot_eager")])
+@pytest.mark.parametrize(("name", "backend"), [("maxvit_tiny", "aot_eager"), ("vit_tiny", "inductor")])
 def test_graphs_of_the_backward_pass_give_the_same(name: str, backend: str) -> None:
-    """Traced backwards too, with running statistics."""
+    """Traced backwards too, with running statistics; and as generated code."""
     model, clip = small(name).train(), tiny_clip(name)
     expected = logits_and_gradients(model, model, clip)
     found = logits_and_gradients(compiled(model, backend), model, clip)
