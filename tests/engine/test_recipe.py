@@ -1,6 +1,7 @@
 """The training recipe: each of its settings reaches what it is for, and does what it says."""
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -309,3 +310,21 @@ def test_each_process_and_step_draws_from_a_stream_of_its_own(make_cfg, monkeypa
             trainer.train_epoch(epoch)
     assert len(set(seeds["1"])) == 4 and set(seeds["0"]).isdisjoint(seeds["1"])
     assert seeds["0"][:4] == seeds["0"][4:]
+
+
+def test_a_step_waits_for_the_device_once(make_cfg, monkeypatch):  # noqa: F811
+    """Each value that is read stops the host until a GPU has caught up."""
+    trainer = make_trainer(make_cfg("run", "TRAIN.MICRO_BATCHES", "2", "SOLVER.CLIP_GRAD_L2NORM", "1.0"))
+    read = []
+    for name in ("item", "tolist", "cpu", "numpy", "__float__", "__bool__"):
+        method = getattr(torch.Tensor, name)
+
+        def counted(self, *arguments, name=name, method=method):
+            # The optimizer's count of its steps lies on the CPU.
+            if "torch/optim" not in sys._getframe(1).f_code.co_filename:
+                read.append(name)
+            return method(self, *arguments)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    trainer.train_step(CLIPS, TARGETS)
+    assert read == ["tolist"]

@@ -107,12 +107,12 @@ class Pretrainer(Trainer):
             return hog_targets(clips, masks, self.patch)
         return pixel_targets(clips, masks, self.patch, normalize=self.cfg.PRETRAIN.NORMALIZE_PIXELS)
 
-    def loss_and_hits(self, clips: Tensor, targets: Tensor) -> tuple[Tensor, float]:
+    def loss_and_hits(self, clips: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Mean squared error over the hidden patches, which `targets` (B, N) marks; nothing can be hit."""
         wanted = self._wanted(clips, targets)
         with autocast(self.device, self.cfg.TRAIN.PRECISION):
             predicted = self.step_model(clips, targets)
-        return F.mse_loss(predicted.float(), wanted), 0.0
+        return F.mse_loss(predicted.float(), wanted), wanted.new_zeros(())
 
     def training_scores(self, hits: float, clips: float) -> dict[str, float]:
         return {}

@@ -273,10 +273,11 @@ class Trainer:
 
     def train_step(self, clips: Tensor, targets: Tensor) -> tuple[float, float, float | None]:
         """Forward, backward, optimizer step; returns loss, number of hits and the gradient norm before
-        clipping, of this process's clips. The clips go through the model in TRAIN.MICRO_BATCHES parts."""
+        clipping, of this process's clips. The clips go through the model in TRAIN.MICRO_BATCHES parts. The
+        device is waited for once, at the end."""
         solver = self.cfg.SOLVER
         self.optimizer.zero_grad(set_to_none=True)
-        loss = hits = 0.0
+        loss = hits = torch.zeros((), dtype=torch.float64, device=self.device)
         parts = min(self.cfg.TRAIN.MICRO_BATCHES, len(clips))
         for part, (some, wanted) in enumerate(
             zip(clips.tensor_split(parts), targets.tensor_split(parts), strict=True), start=1
@@ -286,22 +287,23 @@ class Trainer:
                 part_loss, part_hits = self.loss_and_hits(some, wanted)
                 part_loss = part_loss * share
                 self.scaler.scale(part_loss).backward()
-            loss += part_loss.item()
-            hits += part_hits
+            loss = loss + part_loss.detach()
+            hits = hits + part_hits
         self.scaler.unscale_(self.optimizer)
-        norm = None
+        measured = [loss, hits]
         if solver.CLIP_GRAD_VAL:
             nn.utils.clip_grad_value_(self.model.parameters(), solver.CLIP_GRAD_VAL)
         elif solver.CLIP_GRAD_L2NORM:
             total = nn.utils.clip_grad_norm_(self.model.parameters(), solver.CLIP_GRAD_L2NORM)
-            norm = (total.full_tensor() if isinstance(total, DTensor) else total).item()
+            measured.append((total.full_tensor() if isinstance(total, DTensor) else total).to(loss))
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema:
             self.ema.update_parameters(self.model)
-        return loss, hits, norm
+        loss_value, num_hits, *norm = torch.stack(measured).tolist()
+        return loss_value, num_hits, norm[0] if norm else None
 
-    def loss_and_hits(self, clips: Tensor, targets: Tensor) -> tuple[Tensor, float]:
+    def loss_and_hits(self, clips: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Mean loss of the clips (B, 3, T, H, W) against targets (B, K), and how many of them are hit."""
         with autocast(self.device, self.cfg.TRAIN.PRECISION):
             logits = self.step_model(clips)
@@ -309,7 +311,7 @@ class Trainer:
         loss = self.loss(logits.float(), targets)
         # Of a set of labels one is enough; a video without any cannot be hit.
         answered = targets.gather(1, logits.argmax(1, keepdim=True))[:, 0]
-        return loss, (answered >= targets.amax(1).clamp(1e-9)).sum().item()
+        return loss, (answered >= targets.amax(1).clamp(1e-9)).sum()
 
     def training_scores(self, hits: float, clips: float) -> dict[str, float]:
         """What a line of the log says of the hits among the training clips."""

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vidformers.layers.autocasting import autocasts
+
 ROWS_AT_A_TIME = 2048  # their hidden activations, four times the width, stay in the processor's cache
 
 
@@ -43,9 +45,7 @@ def gelu_linear(hidden: Tensor, weight: Tensor, bias: Tensor | None, approximate
 
     That keeps one tensor of hidden's size less in memory, which costs more time to write and read than GELU.
     """
-    device = hidden.device.type
-    autocasts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)  # not on meta
-    if not torch.is_grad_enabled() or autocasts:
+    if not torch.is_grad_enabled() or autocasts(hidden):
         return F.linear(F.gelu(hidden, approximate=approximate), weight, bias)
     return _GeluLinear.apply(hidden, weight, bias, approximate)
 

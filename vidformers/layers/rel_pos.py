@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vidformers.layers.attention import attention
+from vidformers.layers.autocasting import autocasts
 from vidformers.layers.caching import once_per_size
 
 
@@ -158,7 +159,7 @@ def _widened(
     q: Tensor, letters: list[str], embeddings: list[Tensor], query_grid: Size, scale: float, extra: int
 ) -> Tensor:
     """q (B, heads, [1 +] Nq, d) and, for the patches, its terms / scale: (B, heads, [1 +] Nq, d + extra)."""
-    if torch.is_grad_enabled() and not torch.is_autocast_enabled(q.device.type):
+    if torch.is_grad_enabled() and not autocasts(q):
         return _Widened.apply(q, letters, query_grid, scale, extra, *embeddings)
     return _with_terms(q, letters, embeddings, query_grid, scale, extra)
 
