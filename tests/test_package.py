@@ -62,7 +62,9 @@ def test_every_command_is_a_function_and_every_module_of_cli_is_a_command(site: 
     parser.read_string(file.read_text())
     scripts = dict(parser["console_scripts"])
     modules = {path.stem for path in (ROOT / "vidformers" / "cli").glob("*.py")} - {"__init__"}
-    assert scripts == {f"vidformers-{name}": f"vidformers.cli.{name}:main" for name in modules}
+    assert scripts == {
+        f"vidformers-{name.replace('_', '-')}": f"vidformers.cli.{name}:main" for name in modules
+    }
     for name in modules:
         assert callable(importlib.import_module(f"vidformers.cli.{name}").main)
 

@@ -1,69 +1,8 @@
-"""Write a model as an ONNX file or a torch.export program, and compare its logits:
+"""A model as an ONNX or torch.export file: see `--help`, and docs/export_and_weights.md."""
 
-python tools/export_model.py mvit_v2_s_16x4.safetensors mvit_v2_s_16x4.onnx
-python tools/export_model.py mvit_v2_s_16x4 mvit_v2_s_16x4.pt2 --weights MViTv2_S_16x4_k400_f302660347.pyth
-
-The first form takes a file of tools/convert_checkpoint.py, which says what model it is of. (For one file of a
-sharded checkpoint see tools/export_checkpoint.py.)
-"""
-
-import argparse
-import logging
 import sys
-import warnings
-from pathlib import Path
 
-FORMATS = {".onnx": "onnx", ".pt2": "torch_export"}
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("model", help="registered name, or converted weights (.safetensors)")
-    parser.add_argument("file", type=Path, help="what to write: .onnx, or .pt2 for a torch.export program")
-    parser.add_argument("--weights", help="weights of the named model; without, they are random")
-    parser.add_argument("--frames", type=int, help="frames of a clip; default: the model's own")
-    parser.add_argument("--size", type=int, help="pixels of a clip's side; default: the model's own")
-    parser.add_argument("--fixed-batch", action="store_true", help="one clip at a time, not any number")
-    return parser.parse_args()
-
-
-def main() -> None:
-    warnings.simplefilter("ignore")
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    arguments = parse_arguments()
-    if arguments.file.suffix not in FORMATS:
-        raise ValueError(f"got {arguments.file}; wanted a name that ends with .onnx or .pt2")
-    import vidformers as vf
-    from vidformers.exporting import own_clip_size
-
-    asked = {"num_frames": arguments.frames, "image_size": arguments.size}
-    overrides = {name: value for name, value in asked.items() if value is not None}
-    if arguments.model.endswith(".safetensors"):
-        model = vf.from_pretrained(arguments.model, **overrides)
-    else:
-        model = vf.create_model(arguments.model, weights=arguments.weights, **overrides)
-        if arguments.weights is None:
-            print(f"Random weights: give those of {arguments.model} with --weights.")
-    difference = vf.export(
-        model,
-        arguments.file,
-        format=FORMATS[arguments.file.suffix],
-        dynamic_batch=not arguments.fixed_batch,
-    )
-    size = map(str, own_clip_size(model))
-    files = arguments.file.parent.glob(f"{arguments.file.name}*")  # large weights lie beside an ONNX file
-    megabytes = sum(path.stat().st_size for path in files) / 1e6
-    batch = "1" if arguments.fixed_batch else "any number"
-    print(
-        f"written: {arguments.file}, {megabytes:.1f} MB; clips ({batch}, 3, {', '.join(size)}); "
-        f"its logits differ by {difference:.1e} of the largest"
-    )
-
+from vidformers.cli.export_model import main
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"export_model.py: {error}")
+    sys.exit(main())

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from vidformers.cli import exit_code
 from vidformers.config import load_config
 
 
@@ -31,17 +32,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit code."""
-    program = Path(sys.argv[0]).name
     logging.getLogger("vidformers.checkpoints").setLevel(logging.ERROR)  # the engine says the same, in full
+    program = Path(sys.argv[0]).name
     warnings.showwarning = lambda message, *_: print(f"{program}: warning: {message}", file=sys.stderr)
-    try:
-        run(parse_arguments(arguments))
-    except (ValueError, OSError, ImportError) as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return exit_code(lambda: run(parse_arguments(arguments)))
 
 
 def run(chosen: argparse.Namespace) -> None:
