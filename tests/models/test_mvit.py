@@ -1,5 +1,6 @@
 """MViT's arguments, one by one: what each changes, and the errors for those that cannot be."""
 
+import math
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 
 from tests.golden_json import load_json
 from tests.models.test_models import tiny
+from vidformers.layers.rel_pos import unfolded
 from vidformers.models import MViT, create_model
 
 V2 = {
@@ -321,6 +323,36 @@ def test_a_forward_for_inference_does_not_spoil_training() -> None:
     with torch.inference_mode():
         model(clip(*sizes))
     model(clip(*sizes)).sum().backward()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        V2,
+        {**V2, "residual_pooling_class_token": True, "class_token_log_frames": True},
+        {"pool_mode": "conv_unshared", "pool_first": True, "class_token_log_frames": True},
+        {"pool_mode": "max", "separate_qkv": True, "layer_scale_init_value": 0.1},
+        {**V2, "depth": 1, "dim_mul": (), "head_mul": (), "pool_q_stride": ((0, 1, 2, 2),)},
+        {**V2, "dim_mul": ((4, 2.0),), "head_mul": ((4, 2.0),), "dim_mul_in_attention": False},
+    ],
+)
+def test_what_the_class_token_does_not_need_is_left_out(arguments: dict[str, Any]) -> None:
+    """Of the last block, without gradients; the logits are the same."""
+    model = mvit(**arguments).eval().double()
+    for parameter in model.parameters():  # norms and tables that do something
+        torch.nn.init.normal_(parameter, std=0.3)
+    x, tokens = clip().double(), []
+    model.blocks[-1].mlp.register_forward_hook(lambda _, inputs, output: tokens.append(output.shape[1]))
+    expected = model(x).detach()
+    with torch.no_grad():
+        logits, features = model(x), model.forward_features(x)
+        with unfolded():
+            model(x)
+        model.train()(x)
+    all_tokens = 1 + math.prod(features.shape[1:4])
+    assert tokens == [all_tokens, 1, all_tokens, all_tokens, all_tokens]
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-12)
 
 
 def test_a_forward_of_fake_tensors_leaves_nothing_behind() -> None:

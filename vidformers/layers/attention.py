@@ -48,3 +48,8 @@ def replaced_attention(by: Attend) -> Iterator[None]:
         yield
     finally:
         _replacement = before
+
+
+def is_replaced() -> bool:
+    """Whether this is within `replaced_attention`."""
+    return _replacement is not None

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vidformers.layers.attention import attention
+from vidformers.layers.attention import attention, is_replaced
 from vidformers.layers.autocasting import autocasts
 from vidformers.layers.caching import once_per_size
 
@@ -99,6 +99,12 @@ def unfolded() -> Iterator[None]:
         yield
     finally:
         _folded = before
+
+
+def may_leave_out() -> bool:
+    """Whether what nothing depends on may be left out: not where attention is counted, watched or replaced,
+    and not for training, where all parameters should have a gradient, be it zero."""
+    return _folded and not is_replaced() and not torch.is_grad_enabled()
 
 
 def relative_attention(
