@@ -96,6 +96,8 @@ def check_python(code: str) -> None:
     """
     if code.startswith(">>>"):
         code = "".join(example.source for example in doctest.DocTestParser().get_examples(code))
+    for name in re.findall(r"\bvf\.(\w+)\(", code):  # in comments too
+        assert hasattr(vf, name), f"vidformers has no {name}"
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "vidformers":
             module = importlib.import_module(str(node.module))

@@ -52,3 +52,17 @@ def run_blocks(
         assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
         printed += done.stdout
     return printed, names
+
+
+def run_python_blocks(document: Path, replace: Mapping[str, str], names: dict) -> dict:
+    """Run the Python blocks of a document alone, in order, in the working directory; returns their names.
+
+    replace: as in `run_blocks`. names: what the page takes as given, such as a model.
+    """
+    blocks = [code for language, code in code_blocks(document) if language == "python"]
+    assert [old for old in replace if not any(old in code for code in blocks)] == []
+    for code in blocks:
+        for old, new in replace.items():
+            code = code.replace(old, new)
+        exec(compile(code, str(document), "exec"), names)
+    return names

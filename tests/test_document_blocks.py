@@ -1,8 +1,8 @@
 """No command and no name in the README and the docs that does not exist; what runs there, runs.
 
-A ```bash or ```python block is run by the tests where its document is run (below, tests/test_documents.py and
-the tests of the page's subject). The others need data or hours that tests do not have. All of them go through
-the checks of tests/document_checks.py.
+Blocks are run where their page is run: at the end of this file, in tests/test_documents.py, test_readme.py,
+test_plain_pytorch.py, test_protocol.py, test_export_document.py. The others need data or hours that tests do
+not have. All of them go through the checks of tests/document_checks.py.
 """
 
 import re
@@ -11,9 +11,14 @@ from pathlib import Path
 import pytest
 
 import vidformers as vf
+from tests.conftest import write_video
 from tests.document_checks import broken_links, check_command, check_python, missing_names, resolves
+from tests.documents import run_blocks, run_python_blocks
 from vidformers.checkpoints.families import FAMILIES
+from vidformers.compat import prepare_pytorchvideo
 from vidformers.config import load_config
+from vidformers.data.datasets.arrays import ArrayVideos
+from vidformers.data.temporal_families import generate
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -118,3 +123,47 @@ def test_names_that_do_not_exist_are_found() -> None:
     for code in ("vf.predikt(1)", "vf.create_model('mvit_x')", "from vidformers.models import MVit", "x = ("):
         with pytest.raises((AssertionError, SyntaxError)):
             check_python(code)
+
+
+SMALL = {"mvit_v2_s_16x4": "mvit_tiny", "16, 224, 224": "8, 64, 64"}
+
+
+def test_the_quick_start_runs() -> None:
+    names = run_python_blocks(ROOT / "docs" / "index.md", SMALL, {})
+    assert names["logits"].shape == (1, 10) and names["features"].ndim == 5
+
+
+def test_the_explanations_run() -> None:
+    names = run_python_blocks(ROOT / "docs" / "explain.md", {}, {})
+    assert names["found"].maps.shape == (1, 8, 64, 64)
+
+
+def test_the_ablation_of_the_readme_runs() -> None:
+    clips = generate("appearance", num_videos=4, num_frames=16, size=32)
+    given = {
+        "model": vf.create_model("mvit_tiny", num_frames=16, image_size=32).eval(),
+        "dataset": ArrayVideos(clips.frames, clips.labels.tolist()),
+    }
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (code,) = [code for _, language, code in BLOCK.findall(text) if "temporal_dependence(" in code]
+    exec(code.replace("10_000", "100"), given)
+    assert [row["name"] for row in given["summary"]["perturbations"]] == ["shuffle", "reverse"]
+
+
+def test_the_pytorchvideo_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare_pytorchvideo()
+    pytest.importorskip("pytorchvideo.data")
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "video.mp4", 0, num_frames=60)
+    given = {"paths": [("video.mp4", {"label": 1})]}
+    names = run_python_blocks(ROOT / "docs" / "reading_videos.md", {}, given)
+    batch = next(iter(names["dataset"]))
+    assert batch["video"].shape == (3, 16, 48, 64) and batch["label"] == 1
+    assert names["clip"].shape == (3, 30, 48, 64)
+
+
+def test_the_temporal_families_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {"--num-frames 16": "--num-frames 16 --train 1 --val 1 --test 1 --size 32"}
+    printed, _ = run_blocks(ROOT / "docs" / "temporal_families.md", tmp_path, monkeypatch, few)
+    assert "data/clock: " in printed and "MODEL.NUM_CLASSES" in printed
+    assert (tmp_path / "data" / "clock" / "classes.json").is_file()
