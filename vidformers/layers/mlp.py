@@ -67,6 +67,9 @@ class _GeluLinear(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             of_bias = of_output.sum(dim=0)
         if ctx.needs_input_grad[0]:
-            of_activation = (of_output @ weight).view_as(hidden)
-            of_hidden = torch.ops.aten.gelu_backward(of_activation, hidden, approximate=ctx.approximate)
+            of_hidden = (of_output @ weight).view_as(hidden)
+            # In place: writing to fresh memory of this size takes longer than the arithmetic.
+            torch.ops.aten.gelu_backward.grad_input(
+                of_hidden, hidden, approximate=ctx.approximate, grad_input=of_hidden
+            )
         return of_hidden, of_weight, of_bias, None

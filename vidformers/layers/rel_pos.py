@@ -141,7 +141,8 @@ def relative_attention(
         of_key[0, -1] = class_key_logit / scale
     # Fused kernels want widths that are multiples of 8, and values as wide as keys.
     extra = of_key.shape[1] + -(width + of_key.shape[1]) % 8
-    wide_q = _widened(q, list(embeddings), list(embeddings.values()), query_grid, scale, extra)
+    # Attention will multiply all of it by `scale`.
+    wide_q = _widened(q, list(embeddings), [e / scale for e in embeddings.values()], query_grid, extra)
     if class_key_logit:
         wide_q = wide_q + F.pad(q.new_ones(1), (width + of_key.shape[1] - 1, extra - of_key.shape[1]))
     of_key = F.pad(of_key, (0, extra - of_key.shape[1]))
@@ -161,17 +162,15 @@ def _places(letters: str, key_grid: Size, *, device: torch.device | None = None)
     )
 
 
-def _widened(
-    q: Tensor, letters: list[str], embeddings: list[Tensor], query_grid: Size, scale: float, extra: int
-) -> Tensor:
-    """q (B, heads, [1 +] Nq, d) and, for the patches, its terms / scale: (B, heads, [1 +] Nq, d + extra)."""
+def _widened(q: Tensor, letters: list[str], embeddings: list[Tensor], query_grid: Size, extra: int) -> Tensor:
+    """q (B, heads, [1 +] Nq, d) and, for the patches, its terms: (B, heads, [1 +] Nq, d + extra)."""
     if torch.is_grad_enabled() and not autocasts(q):
-        return _Widened.apply(q, letters, query_grid, scale, extra, *embeddings)
-    return _with_terms(q, letters, embeddings, query_grid, scale, extra)
+        return _Widened.apply(q, letters, query_grid, extra, *embeddings)
+    return _with_terms(q, letters, embeddings, query_grid, extra)
 
 
 def _with_terms(
-    q: Tensor, letters: list[str], embeddings: Sequence[Tensor], query_grid: Size, scale: float, extra: int
+    q: Tensor, letters: list[str], embeddings: Sequence[Tensor], query_grid: Size, extra: int
 ) -> Tensor:
     first = q.shape[2] - math.prod(query_grid)
     patches = q[:, :, first:]
@@ -179,7 +178,7 @@ def _with_terms(
         relative_term(patches, letter, embedding, query_grid)
         for letter, embedding in zip(letters, embeddings, strict=True)
     ]
-    together = torch.cat(terms, dim=-1) / scale
+    together = torch.cat(terms, dim=-1)
     return torch.cat([q, F.pad(together, (0, extra - together.shape[-1], first, 0))], dim=-1)
 
 
@@ -193,13 +192,12 @@ class _Widened(torch.autograd.Function):
         q: Tensor,
         letters: list[str],
         query_grid: Size,
-        scale: float,
         extra: int,
         *embeddings: Tensor,
     ) -> Tensor:
-        wide = _with_terms(q, letters, embeddings, query_grid, scale, extra)
+        wide = _with_terms(q, letters, embeddings, query_grid, extra)
         ctx.save_for_backward(wide, *embeddings)
-        ctx.letters, ctx.query_grid, ctx.scale, ctx.width = letters, query_grid, scale, q.shape[-1]
+        ctx.letters, ctx.query_grid, ctx.width = letters, query_grid, q.shape[-1]
         return wide
 
     @staticmethod
@@ -207,7 +205,7 @@ class _Widened(torch.autograd.Function):
         wide, *embeddings = ctx.saved_tensors
         first = wide.shape[2] - math.prod(ctx.query_grid)
         volume = wide[:, :, first:, : ctx.width].unflatten(2, ctx.query_grid)
-        of_terms = gradients[0][:, :, first:, ctx.width :].unflatten(2, ctx.query_grid) / ctx.scale
+        of_terms = gradients[0][:, :, first:, ctx.width :].unflatten(2, ctx.query_grid)
         of_q = gradients[0][..., : ctx.width].clone()
         of_patches = of_q[:, :, first:].unflatten(2, ctx.query_grid)
         of_embeddings = []
@@ -216,4 +214,4 @@ class _Widened(torch.autograd.Function):
         for letter, embedding, part in zip(ctx.letters, embeddings, parts, strict=True):
             of_patches += torch.einsum(f"bnthwk,{letter}kc->bnthwc", part, embedding)
             of_embeddings.append(torch.einsum(f"bnthwk,bnthwc->{letter}kc", part, volume))
-        return of_q, None, None, None, None, *of_embeddings
+        return of_q, None, None, None, *of_embeddings
