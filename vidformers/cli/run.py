@@ -9,9 +9,13 @@ vidformers/config/defaults.py. Exit code: 0 all is done, 1 it is said what is wr
 
 import argparse
 import logging
+import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from vidformers.cli import exit_code
@@ -35,7 +39,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("vidformers.checkpoints").setLevel(logging.ERROR)  # the engine says the same, in full
     program = Path(sys.argv[0]).name
     warnings.showwarning = lambda message, *_: print(f"{program}: warning: {message}", file=sys.stderr)
-    return exit_code(lambda: run(parse_arguments(arguments)))
+    with interrupted_once():
+        return exit_code(lambda: run_or_say_who_died(parse_arguments(arguments)))
+
+
+def run_or_say_who_died(chosen: argparse.Namespace) -> None:
+    try:
+        run(chosen)
+    except RuntimeError as error:
+        from vidformers.data.loader import as_worker_death
+
+        raise as_worker_death(error) or error from error
+
+
+@contextmanager
+def interrupted_once() -> Iterator[None]:
+    """The first Ctrl-C in the block unwinds what is under way. A second one ends the process at once, as it
+    would be raised in the middle of the unwinding or of Python's own end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    pressed = False
+
+    def interrupt(number: int, frame: object) -> None:
+        nonlocal pressed
+        if pressed:
+            os._exit(130)
+        pressed = True
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        if not pressed:
+            signal.signal(signal.SIGINT, before)
 
 
 def run(chosen: argparse.Namespace) -> None:
@@ -45,6 +84,7 @@ def run(chosen: argparse.Namespace) -> None:
     from vidformers.engine.folder_summary import report_folder
     from vidformers.engine.logs import write_text_atomically
     from vidformers.engine.model import with_num_classes
+    from vidformers.engine.output_folder import sole_use
     from vidformers.engine.pretrain import Pretrainer
     from vidformers.engine.run_report import report
     from vidformers.engine.test import test
@@ -64,10 +104,7 @@ def run(chosen: argparse.Namespace) -> None:
     if cfg.ABLATION.ENABLE:
         check_ablated_videos(cfg, *tested)
     output = Path(cfg.OUTPUT_DIR)
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"OUTPUT_DIR {output} is a file; give a folder.")
-    output.mkdir(parents=True, exist_ok=True)
-    with process_group(cfg.DEVICE):
+    with sole_use(output), process_group(cfg.DEVICE):
         if training:
             report_folder(cfg, *training)
         training_class = Pretrainer if cfg.PRETRAIN.ENABLE else Trainer

@@ -79,10 +79,27 @@ class EpochBatchSampler(Sampler[list[int]]):
             yield own[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
 
 
+def as_worker_death(error: RuntimeError) -> ChildProcessError | None:
+    """What to do about the death of a DataLoader's worker, if that is what an error tells.
+
+    torch raises it in whatever the main process is doing at the moment.
+    """
+    if not str(error).startswith("DataLoader worker (pid"):
+        return None
+    return ChildProcessError(
+        f"a process that reads videos has died ({' '.join(str(error).split())[:200]}). Killed: most often "
+        "the machine's memory ran out; lower DATA_LOADER.NUM_WORKERS or DATA_LOADER.PREFETCH_MB. Bus error: "
+        "/dev/shm is too small. Aborted or a segmentation fault: a decoder broke at a video; use "
+        "DATA.DECODING_BACKEND pyav, and find the video with data_prep/verify.py. The same command goes on "
+        "from the newest checkpoint"
+    )
+
+
 class EpochLoader(DataLoader):
     """DataLoader whose `set_epoch` reaches the order and, where it has one, the dataset.
 
-    A ValueError in a worker arrives as it was raised, without the worker's traceback in its text.
+    A ValueError in a worker arrives as it was raised, without the worker's traceback in its text. The death
+    of a worker is a ChildProcessError (an OSError) that says what to do.
     """
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
@@ -93,6 +110,8 @@ class EpochLoader(DataLoader):
             if not found:
                 raise
             raise ValueError(message.strip()) from error
+        except RuntimeError as error:
+            raise as_worker_death(error) or error from error
 
     def set_epoch(self, epoch: int, *, start_batch: int = 0) -> None:
         """Choose the epoch that the next iteration gives, from batch `start_batch` on."""

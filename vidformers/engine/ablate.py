@@ -145,7 +145,7 @@ def ablate(cfg: CfgNode, videos: VideoList | None = None) -> dict[str, object]:
         )
     if not is_main_process():
         return summary
-    failed = FailedVideos(output / "failed_videos.csv")
+    failed = FailedVideos(output / "failed_videos.csv", backend=cfg.DATA.DECODING_BACKEND)
     failed.forget("ablation")
     failed.add("ablation", table.failed)
     write_json(output / "temporal_ablation.json", summary)

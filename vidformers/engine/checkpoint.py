@@ -37,14 +37,32 @@ def checkpoint_path(folder: Path, epoch: int, step: int = 0, *, sharded: bool = 
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` to `path` so that a crash at any moment leaves the old files whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write `state` to `path` so that a crash at any moment leaves the old files whole.
+
+    Raises OSError, that says what to do, where it cannot be written.
+    """
     temporary = path.with_name(path.name + ".part")
-    with open(temporary, "wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch's own of a write that failed is a RuntimeError
+        raise OSError(
+            f"checkpoint {path} could not be written ({_cause(error)}); those before it are whole. Make "
+            "room, or keep fewer (TRAIN.KEEP_CHECKPOINTS), and give the same command again: it goes on "
+            "from the newest"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _cause(error: BaseException) -> str:
+    while error.__context__ is not None and not isinstance(error, OSError):
+        error = error.__context__
+    return " ".join(str(error).split())[:200]
 
 
 def save_sharded(path: Path, tensors: dict[str, Any], rest: dict[str, Any]) -> None:

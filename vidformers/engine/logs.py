@@ -1,11 +1,11 @@
 """What a run writes while it works: `log.jsonl`, `failed_videos.csv`, and messages for people."""
 
 import csv
-import os
+import io
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import simplejson
@@ -20,8 +20,13 @@ def say(message: str) -> None:
         return
     from tqdm import tqdm
 
-    tqdm.write(message, file=sys.stdout)
+    tqdm.write(_encodable(message), file=sys.stdout)
     sys.stdout.flush()
+
+
+def _encodable(text: str) -> str:
+    """Names of files are bytes, and not all of them are text."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def write_json(path: Path, value: object) -> None:
@@ -39,33 +44,45 @@ class JsonlLog:
         if not is_main_process():
             return
         line = simplejson.dumps({"event": event, "time": round(time.time(), 3), **values}, ignore_nan=True)
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        rest = f"{line}\n".encode()
+        with open(self.path, "ab", buffering=0) as file:
+            start = file.tell()
+            try:
+                while rest:
+                    rest = rest[file.write(rest) :]
+            except OSError as error:
+                file.truncate(start)  # a disk that is full takes half a line
+                raise OSError(error.errno, error.strerror, str(self.path)) from error
 
 
 @dataclass(frozen=True)
 class FailedVideo:
-    """One video that could not be read, or is damaged: where it is, during what, and why."""
+    """One video that could not be read, or is damaged: where it is, during what, why, and who says so."""
 
     split: str
     path: str
     reason: str  # a short fixed word, to count by; "damaged" for a video that could be read all the same
     detail: str  # the reader's full sentence
+    backend: str = ""  # the reader (DATA.DECODING_BACKEND)
+
+
+_COLUMNS = tuple(field.name for field in fields(FailedVideo))
 
 
 class FailedVideos:
     """Collects unreadable and damaged videos, each once for a split, and keeps `failed_videos.csv` current.
 
-    Rows of other splits, from an earlier part of the same run, are kept.
+    Rows of other splits, from an earlier part of the same run, are kept. backend: the reader of the new ones.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, backend: str = "") -> None:
         self.path = path
+        self.backend = backend
         self.rows: dict[tuple[str, str], FailedVideo] = {}
         if path.exists():
             with open(path, encoding="utf-8", newline="") as file:
-                for fields in csv.DictReader(file):
-                    row = FailedVideo(**fields)
+                for values in csv.DictReader(file):
+                    row = FailedVideo(**{name: values.get(name) or "" for name in _COLUMNS})
                     self.rows[row.split, row.path] = row
 
     def forget(self, split: str) -> None:
@@ -80,7 +97,7 @@ class FailedVideos:
         new = []
         for path, reason, detail in failures:
             if (split, path) not in self.rows:
-                self.rows[split, path] = FailedVideo(split, path, reason, detail)
+                self.rows[split, path] = FailedVideo(split, path, reason, detail, self.backend)
                 new.append(self.rows[split, path])
         if new:
             self._save()
@@ -103,10 +120,8 @@ class FailedVideos:
     def _save(self) -> None:
         if not is_main_process():
             return
-        temporary = self.path.with_name(self.path.name + ".part")
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["split", "path", "reason", "detail"])
-            for row in self.rows.values():
-                writer.writerow([row.split, row.path, row.reason, row.detail])
-        os.replace(temporary, self.path)
+        file = io.StringIO(newline="")
+        writer = csv.writer(file)
+        writer.writerow(_COLUMNS)
+        writer.writerows(astuple(row) for row in self.rows.values())
+        write_text_atomically(self.path, _encodable(file.getvalue()))

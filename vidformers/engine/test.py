@@ -237,7 +237,7 @@ def test(cfg: CfgNode, videos: VideoList | None = None) -> dict[str, object]:
         data_time=data_time,
     )
     seconds = time.perf_counter() - data_time.started
-    failed = FailedVideos(output / "failed_videos.csv")
+    failed = FailedVideos(output / "failed_videos.csv", backend=cfg.DATA.DECODING_BACKEND)
     failed.forget("test")
     failed.add("test", failures)
     if is_main_process():

@@ -69,7 +69,7 @@ class Trainer:
         self.cfg = cfg
         self.output = Path(cfg.OUTPUT_DIR)
         self.log = JsonlLog(self.output / "log.jsonl")
-        self.failed = FailedVideos(self.output / "failed_videos.csv")
+        self.failed = FailedVideos(self.output / "failed_videos.csv", backend=cfg.DATA.DECODING_BACKEND)
         self.device = resolve_device(cfg.DEVICE)
         self.train_videos = train_videos
         self.loader = build_train_loader(cfg, train_videos)

@@ -1,0 +1,370 @@
+"""What a machine does to a run: full disks, killed processes, two runs in one folder, impatient people."""
+
+import csv
+import errno
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import simplejson
+import torch
+
+from vidformers.data.loader import build_loader
+from vidformers.engine import logs
+from vidformers.engine.checkpoint import load_newest_checkpoint, save_checkpoint
+from vidformers.engine.logs import FailedVideos, JsonlLog
+from vidformers.engine.output_folder import LOCK_NAME, sole_use
+
+ROOT = Path(__file__).parents[2]
+TOOL = ROOT / "tools" / "run_net.py"
+CONFIG = """
+MODEL: {{NAME: mvit_tiny, NUM_CLASSES: 2, ARGS: {{embed_dim: 8}}}}
+DATA:
+  PATH_TO_DATA_DIR: {data}
+  NUM_FRAMES: 4
+  TRAIN_CROP_SIZE: 32
+  TEST_CROP_SIZE: 32
+  TRAIN_JITTER_SCALES: [36, 40]
+TRAIN: {{BATCH_SIZE: 2, EVAL_PERIOD: 10, CHECKPOINT_STEPS: 1}}
+TEST: {{ENABLE: false}}
+SOLVER: {{MAX_EPOCH: 2, BASE_LR: 1e-3}}
+DATA_LOADER: {{NUM_WORKERS: 1}}
+LOG_PERIOD: 1
+DEVICE: cpu
+OUTPUT_DIR: {output}
+"""
+# Runs run_net.py after a piece of Python that makes something happen.
+BEFORE = """
+import runpy, sys
+exec(sys.argv[1])
+sys.argv = sys.argv[2:]
+runpy.run_path({tool!r}, run_name="__main__")
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path, tiny_dataset: Path) -> Path:
+    path = tmp_path / "run.yaml"
+    path.write_text(CONFIG.format(data=tiny_dataset, output=tmp_path / "out"))
+    return path
+
+
+def start(config: Path, before: str = "", *overrides: str) -> subprocess.Popen:
+    command = [
+        sys.executable,
+        "-c",
+        BEFORE.format(tool=str(TOOL)),
+        before,
+        "run_net.py",
+        "--cfg",
+        str(config),
+    ]
+    return subprocess.Popen(
+        [*command, *overrides],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=dict(os.environ, OMP_NUM_THREADS="1"),
+    )
+
+
+def finish(process: subprocess.Popen, seconds: float = 180) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=seconds)
+    return process.returncode, out, err
+
+
+def steps(config: Path) -> list[tuple[int, int]]:
+    lines = (config.parent / "out" / "log.jsonl").read_text().splitlines()
+    events = [simplejson.loads(line) for line in lines]
+    return [(event["epoch"], event["step"]) for event in events if event["event"] == "train"]
+
+
+# ---- disks
+
+
+def full_disk(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_disk_that_fills_while_a_checkpoint_is_written(config: Path) -> None:
+    # What the system does, not what Python says it would do: files of this process may have 20 KB.
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"
+    # (Workers pass batches on through files in /dev/shm, which would have a limit too.)
+    code, _, err = finish(start(config, limit, "DATA_LOADER.NUM_WORKERS", "0"))
+    assert code == 1 and "Traceback" not in err
+    assert "could not be written (" in err and "TRAIN.KEEP_CHECKPOINTS" in err
+    checkpoints = config.parent / "out" / "checkpoints"
+    assert list(checkpoints.iterdir()) == [], "half a file stayed behind"
+    code, _, err = finish(start(config))  # there is room again
+    assert code == 0, err
+    assert len(list(checkpoints.glob("checkpoint_*"))) == 8
+
+
+def test_the_checkpoints_before_a_full_disk_are_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tmp_path / "checkpoint_epoch_00001.pyth"
+    save_checkpoint(first, {"epoch": 1, "weight": torch.zeros(1000)})
+    content = first.read_bytes()
+    for name in ("fsync", "replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"vidformers.engine.checkpoint.os.{name}", full_disk)
+            with pytest.raises(OSError, match=r"00001.pyth could not be written .*No space left"):
+                save_checkpoint(first, {"epoch": 2})
+        assert [path.name for path in tmp_path.iterdir()] == [first.name]
+        assert first.read_bytes() == content
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"could not be written \(.*File too large"):
+            save_checkpoint(
+                tmp_path / "checkpoint_epoch_00002.pyth", {"epoch": 2, "weight": torch.zeros(9999)}
+            )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert load_newest_checkpoint(tmp_path)[0] == first
+
+
+def test_no_half_line_stays_in_the_log(tmp_path: Path) -> None:
+    log = JsonlLog(tmp_path / "log.jsonl")
+    log.write("train", step=1)
+    before = log.path.read_text()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 20, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large: .*log.jsonl"):
+            log.write("train", step=2, text="x" * 100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert log.path.read_text() == before
+    log.write("train", step=2)
+    assert len(log.path.read_text().splitlines()) == 2
+
+
+def test_tables_and_reports_are_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = FailedVideos(tmp_path / "failed_videos.csv", backend="pyav")
+    failed.add("train", [("a.mp4", "empty file", "0 bytes")])
+    before = failed.path.read_bytes()
+    monkeypatch.setattr("vidformers.files.os.fsync", full_disk)
+    with pytest.raises(OSError, match=r"No space left on device: .*failed_videos.csv"):
+        failed.add("train", [("b.mp4", "empty file", "0 bytes")])
+    with pytest.raises(OSError, match=r"No space left on device: .*report.html"):
+        from vidformers.report.html import write_report
+
+        write_report(tmp_path / "report.html", "t", [])
+    with pytest.raises(OSError, match=r"No space left on device: .*results.json"):
+        logs.write_json(tmp_path / "results.json", {})
+    assert [path.name for path in tmp_path.iterdir()] == ["failed_videos.csv"]
+    assert failed.path.read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_runs(config: Path) -> None:
+    code, out, err = finish(start(config, "", "OUTPUT_DIR", "/proc/vidformers"))
+    assert code == 1 and "Traceback" not in err
+    assert "OUTPUT_DIR /proc/vidformers cannot be written (" in err and "epoch" not in out
+
+
+def test_failed_videos_name_the_reader_and_any_file_name(tmp_path: Path, capsys) -> None:
+    path = tmp_path / "failed_videos.csv"
+    path.write_text("split,path,reason,detail\ntrain,old.mp4,empty file,0 bytes\n")  # of an earlier version
+    failed = FailedVideos(path, backend="decord")
+    name = os.fsdecode(b"caf\xe9.mp4")  # no text, but a file can be named so
+    failed.add("train", [(name, "empty file", "0 bytes")])
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["path"], row["backend"]) for row in rows] == [("old.mp4", ""), ("caf\\udce9.mp4", "decord")]
+    logs.say(f"Unreadable: {name}")
+    assert "caf\\udce9.mp4" in capsys.readouterr().out
+
+
+# ---- processes
+
+
+class Suicidal(torch.utils.data.Dataset):
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> int:
+        if index == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return index
+
+
+def test_a_killed_worker_is_an_error_that_says_what_to_do() -> None:
+    loader = build_loader(
+        Suicidal(),
+        batch_size=1,
+        shuffle=False,
+        num_workers=1,
+        pin_memory=False,
+        seed=0,
+        drop_last=False,
+        collate_fn=list,
+    )
+    with pytest.raises(
+        ChildProcessError, match=r"has died \(DataLoader worker.*DATA_LOADER.NUM_WORKERS.*goes on"
+    ):
+        list(loader)
+
+
+# In a worker: the system is out of memory at the eighth video.
+OUT_OF_MEMORY = """
+import os, signal
+from vidformers.data.datasets import clips
+original, seen = clips.TrainClips.__getitem__, []
+def item(self, index):
+    seen.append(index)
+    if len(seen) == 8: os.kill(os.getpid(), signal.SIGKILL)
+    return original(self, index)
+clips.TrainClips.__getitem__ = item
+"""
+
+
+def test_a_run_whose_worker_was_killed_goes_on(config: Path) -> None:
+    code, _, err = finish(start(config, OUT_OF_MEMORY))
+    assert code == 1 and "Traceback" not in err
+    assert "run_net.py: a process that reads videos has died" in err
+    assert (1, 1) in steps(config)
+    code, out, err = finish(start(config))
+    assert code == 0 and "Resuming from" in out
+    assert steps(config)[-1] == (2, 4)
+    assert sorted(set(steps(config))) == [(epoch, step) for epoch in (1, 2) for step in (1, 2, 3, 4)]
+
+
+SLOW = """
+import time
+from vidformers.engine.train import Trainer
+step = Trainer.train_step
+def train_step(self, *arguments):
+    time.sleep(0.7)
+    return step(self, *arguments)
+Trainer.train_step = train_step
+"""
+
+
+def wait_for_step(config: Path, process: subprocess.Popen) -> None:
+    log = config.parent / "out" / "log.jsonl"
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        assert process.poll() is None, process.communicate()
+        if log.exists() and "train" in log.read_text():
+            return
+        time.sleep(0.05)
+    raise AssertionError("the run does not begin")
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_interrupted_by_hand(config: Path, times: int) -> None:
+    process = start(config, SLOW)
+    wait_for_step(config, process)
+    for _ in range(times):
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers too
+        time.sleep(0.1)
+    code, _, err = finish(process, seconds=60)
+    assert code == 130, err
+    assert "Traceback" not in err, err
+    checkpoints = config.parent / "out" / "checkpoints"
+    # Two in a row may come before the first checkpoint is written; what there is is whole.
+    assert not list(checkpoints.glob("*.part"))
+    code, out, err = finish(start(config))
+    assert code == 0, out + err
+
+
+# ---- two runs
+
+
+def test_two_runs_in_one_folder(config: Path) -> None:
+    first = start(config, SLOW)
+    wait_for_step(config, first)
+    code, _, err = finish(start(config))
+    assert code == 1 and f"is in use by another run (process {first.pid} on " in err
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    with sole_use(config.parent / "out"):
+        pass  # a dead process holds nothing
+
+
+def test_the_lock_is_that_of_the_process_and_not_of_what_it_starts(tmp_path: Path) -> None:
+    """A worker that is forked and outlives its run does not keep the folder."""
+    holder = """
+import os, sys, time
+from pathlib import Path
+from vidformers.engine.output_folder import sole_use
+with sole_use(Path(sys.argv[1])):
+    child = os.fork()
+    if child == 0: time.sleep(60); os._exit(0)
+    print(child, flush=True); os.kill(os.getpid(), 9)
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", holder, str(tmp_path / "out")], capture_output=True, text=True
+    )
+    try:
+        with sole_use(tmp_path / "out"):
+            assert f"process {os.getpid()}" in (tmp_path / "out" / LOCK_NAME).read_text()
+    finally:
+        os.kill(int(process.stdout), signal.SIGKILL)
+
+
+def test_only_the_first_process_of_a_run_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    with sole_use(tmp_path / "out"):
+        assert not (tmp_path / "out" / LOCK_NAME).exists()
+
+
+# ---- one process of several
+
+ONE_DIES = """
+import os, signal
+if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+    from vidformers.engine.train import Trainer
+    step, seen = Trainer.train_step, []
+    def train_step(self, *arguments):
+        seen.append(1)
+        if len(seen) == 3: os.kill(os.getpid(), signal.SIGKILL)
+        return step(self, *arguments)
+    Trainer.train_step = train_step
+"""
+
+
+def test_a_killed_process_of_several_is_started_again_and_goes_on(config: Path, tmp_path: Path) -> None:
+    program = tmp_path / "one_dies.py"
+    program.write_text(f"{ONE_DIES}\nimport runpy\nrunpy.run_path({str(TOOL)!r}, run_name='__main__')\n")
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--max-restarts=1"),
+        *("--master_port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "--monitor-interval=0.2"),
+        *(str(program), "--cfg", str(config), "DATA_LOADER.NUM_WORKERS", "0"),
+    ]
+    environment = dict(os.environ, OMP_NUM_THREADS="1")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Resuming from" in done.stdout
+    assert sorted(set(steps(config))) == [(epoch, step) for epoch in (1, 2) for step in (1, 2, 3, 4)]
+    assert steps(config)[0] == (1, 1) and steps(config).count((1, 1)) == 1
+
+
+# ---- clocks
+
+
+def test_a_clock_that_jumps_changes_no_time(config: Path) -> None:
+    """The wall clock goes a day forward and back, as when a machine sets it; durations are another's."""
+    jumps = """
+import time
+real, calls = time.time, []
+def jumping():
+    calls.append(1)
+    return real() + (86400 if len(calls) % 2 else -86400)
+time.time = jumping
+"""
+    code, _, err = finish(start(config, jumps, "SOLVER.MAX_EPOCH", "1", "DATA_LOADER.NUM_WORKERS", "0"))
+    assert code == 0, err
+    for line in (config.parent / "out" / "log.jsonl").read_text().splitlines():
+        event = simplejson.loads(line)
+        if event["event"] == "train":
+            assert 0 <= event["eta_seconds"] < 3600 and 0 < event["videos_per_second"] < 1e5
+            assert 0 <= event["waiting_for_data"] <= 1
