@@ -4,6 +4,7 @@ import importlib.util
 import os
 import pickle
 import re
+import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,12 +23,14 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     """Reads a PyTorch or .safetensors file, local or at any address that iopath knows, onto the CPU.
 
     FileNotFoundError if there is none; ValueError, with what to do, if it cannot be fetched, is not a
-    checkpoint or holds Python objects, which are refused because loading them can run any code.
+    checkpoint, unpacks to more than it is, or holds Python objects, which are refused because loading them
+    can run any code.
     """
     path = str(path)
     local = _fetch(path)
     if path.endswith(".safetensors"):
         return _read_safetensors(local)
+    check_unpacked_size(local, path)
     with open(local, "rb") as file:
         try:
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
@@ -35,7 +38,43 @@ def read_checkpoint(path: str) -> dict[str, Any]:
             raise ValueError(_why_unreadable(path, error)) from None
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f"{path} holds a {type(checkpoint).__name__}, wanted a dictionary of tensors")
+    _check_shapes(checkpoint, os.path.getsize(local), path)
     return dict(checkpoint)
+
+
+def check_unpacked_size(local: str, path: str) -> None:
+    """Raise ValueError if a PyTorch file says that it unpacks to more than it is: torch stores, and never
+    compresses, and a few kilobytes of zeros can be made to ask for all memory."""
+    if not zipfile.is_zipfile(local):
+        return  # the format before PyTorch 1.6, which torch reads as it comes
+    try:
+        with zipfile.ZipFile(local) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, NotImplementedError):
+        return  # torch will say so
+    size = os.path.getsize(local)
+    if unpacked > size:
+        raise ValueError(
+            f"{path} was refused because its {size:,} bytes say that they unpack to {unpacked:,}, which no "
+            "file of torch.save does. If you trust its origin, load it with torch and save it again"
+        )
+
+
+def _check_shapes(tree: Mapping[Any, Any], size: int, path: str) -> None:
+    """Raise ValueError for a tensor larger than the file that it came from."""
+    waiting: list[Any] = [tree]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            waiting.extend(value.values())
+        elif isinstance(value, list | tuple):
+            waiting.extend(value)
+        elif isinstance(value, Tensor) and value.numel() * value.element_size() > size:
+            raise ValueError(
+                f"{path} was refused because a tensor in it says that it is {tuple(value.shape)}, more than "
+                f"the {size:,} bytes of the file hold. If you trust its origin, save it again with contiguous "
+                "tensors"
+            )
 
 
 def _fetch(path: str) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from vidformers.checkpoints.read import check_unpacked_size
 from vidformers.engine.distributed import gathered, is_main_process, rank, wait_for_all, world_size
 from vidformers.engine.logs import say
 from vidformers.files import write_text_atomically
@@ -182,6 +183,7 @@ def _read(path: Path) -> dict[str, Any]:
         files = state.pop("files")
         _check_files(path, {name: files[name] for name in sorted(files)[rank() :: world_size()]})
         return state
+    check_unpacked_size(str(path), str(path))
     with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums
         if damaged := archive.testzip():
             raise ValueError(f"{damaged} in it is damaged")
