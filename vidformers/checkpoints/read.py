@@ -72,8 +72,8 @@ def _check_shapes(tree: Mapping[Any, Any], size: int, path: str) -> None:
         elif isinstance(value, Tensor) and value.numel() * value.element_size() > size:
             raise ValueError(
                 f"{path} was refused because a tensor in it says that it is {tuple(value.shape)}, more than "
-                f"the {size:,} bytes of the file hold. If you trust its origin, save it again with contiguous "
-                "tensors"
+                f"the {size:,} bytes of the file hold. If you trust its origin, save it again with "
+                "contiguous tensors"
             )
 
 
