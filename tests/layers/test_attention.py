@@ -6,13 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vidformers.layers.attention import attention, attention_eager
+from vidformers.layers.attention import attention, attention_eager, by_definition
 from vidformers.layers.rel_pos import (
     decomposed_bias,
     relative_attention,
     relative_index,
     resize_rows,
-    unfolded,
 )
 
 
@@ -99,7 +98,7 @@ def test_folded_relative_position_equals_the_bias(class_token, axes, query_grid,
         q, k, v, tables, query_grid, key_grid, scale=scale, class_token=class_token, class_key_logit=logit
     )
     torch.testing.assert_close(out, expected, atol=tolerance, rtol=tolerance)
-    with unfolded():
+    with by_definition():
         defined = relative_attention(
             q, k, v, tables, query_grid, key_grid, scale=scale, class_token=class_token, class_key_logit=logit
         )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidformers.layers.rel_pos import unfolded
+from vidformers.layers.attention import by_definition
 
 # fvcore's rules for norms with affine parameters, in eval mode, so that both counters below agree.
 _FLOPS_PER_NORMED_ELEMENT = 5
@@ -45,7 +45,7 @@ def count_flops(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Any]:
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad(), unfolded():
+        with torch.no_grad(), by_definition():
             counts = _count_on_meta(model, example) if parameter.is_meta else _count_by_fvcore(model, example)
     finally:
         model.train(was_training)
@@ -86,7 +86,7 @@ def count_by_module(model: nn.Module, input_shape: Sequence[int]) -> tuple[dict[
     model.eval()
     try:
         for counter in counters:
-            with torch.no_grad(), unfolded(), counter:
+            with torch.no_grad(), by_definition(), counter:
                 model(example)
     finally:
         model.train(was_training)

@@ -50,6 +50,27 @@ def replaced_attention(by: Attend) -> Iterator[None]:
         _replacement = before
 
 
-def is_replaced() -> bool:
-    """Whether this is within `replaced_attention`."""
-    return _replacement is not None
+_by_definition = False
+
+
+@contextmanager
+def by_definition() -> Iterator[None]:
+    """Within it pooling attention computes its definition: all keys and values are projected, a bias for
+    relative position is written down. To count multiply-adds as papers do, and to compare the two."""
+    global _by_definition
+    before, _by_definition = _by_definition, True
+    try:
+        yield
+    finally:
+        _by_definition = before
+
+
+def computes_definition() -> bool:
+    """Whether this is within `by_definition`."""
+    return _by_definition
+
+
+def may_leave_out() -> bool:
+    """Whether what the logits do not depend on may be left out: not where it is counted or watched, and not
+    for training, where all parameters should have a gradient, be it zero."""
+    return not _by_definition and _replacement is None and not torch.is_grad_enabled()

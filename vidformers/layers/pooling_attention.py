@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vidformers.layers.attention import attention
+from vidformers.layers.attention import attention, computes_definition
 from vidformers.layers.pooling import (
     AvgPool,
     ConvPool,
@@ -138,10 +138,10 @@ class PoolingAttention(nn.Module):
             v, _ = self._pool(x, grid, self.pool_v, self.norm_v)
             q, k, v = self.q(q), self.k(k), self.v(v)
         else:
-            read, read_grid = self._read_by_keys(x, grid)
+            read, read_grid, kv_stride = self._read_by_keys(x, grid)
             q, keys_and_values = self._project(queries, read)
             q, query_grid = self._pool(q, grid, pool_q, self.norm_q)
-            k, v, key_grid = self._pool_keys_and_values(keys_and_values, read_grid)
+            k, v, key_grid = self._pool_keys_and_values(keys_and_values, read_grid, kv_stride)
 
         # (B, N, heads*d) -> (B, heads, N, d)
         q, k, v = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (q, k, v))
@@ -159,15 +159,16 @@ class PoolingAttention(nn.Module):
         """Tokens of the query's width, pooled and normed as it is: for a skip connection (Rev-MViT)."""
         return self._pool(x, grid, self.pool_q, self.norm_q)
 
-    def _read_by_keys(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
-        """The tokens that the pools of keys and values read, and their grid; the rest is never projected."""
-        if self.kv_kernel is None or self.kv_stride is None:
-            return x, grid
+    def _read_by_keys(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid, Grid | None]:
+        """The tokens that the pools of keys and values read, their grid and the stride over it; the rest is
+        never projected."""
+        if self.kv_kernel is None or self.kv_stride is None or computes_definition():
+            return x, grid, self.kv_stride
         read_grid = grid_read(grid, self.kv_kernel, self.kv_stride)
         if read_grid == grid:
-            return x, grid
+            return x, grid, self.kv_stride
         index = index_read(grid, self.kv_kernel, self.kv_stride, self.class_token, device=x.device)
-        return x[:, index], read_grid
+        return x[:, index], read_grid, stride_over_read(self.kv_kernel, self.kv_stride)
 
     def _project(self, queries: Tensor, read: Tensor) -> tuple[Tensor, Tensor]:
         """Queries (B, N, dim_out) of some tokens; keys and values (B, N', 2*dim_out) of those read."""
@@ -182,11 +183,11 @@ class PoolingAttention(nn.Module):
         )
         return F.linear(queries, of_query, bias_of_query), F.linear(read, of_rest, bias_of_rest)
 
-    def _pool_keys_and_values(self, both: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Grid]:
+    def _pool_keys_and_values(
+        self, both: Tensor, grid: Grid, stride: Grid | None
+    ) -> tuple[Tensor, Tensor, Grid]:
         """(B, [1 +] N, 2*dim_out) of the tokens read -> k and v (B, [1 +] N', dim_out) and their grid."""
-        if self.pool_k is not None and self.pool_v is not None:
-            assert self.kv_kernel is not None and self.kv_stride is not None
-            stride = stride_over_read(self.kv_kernel, self.kv_stride)
+        if self.pool_k is not None and self.pool_v is not None and stride is not None:
             token, patches = split_tokens(both, self.class_token)
             volume = pool_pair(patches.unflatten(1, grid), self.pool_k, self.pool_v, stride)
             both, grid = join_tokens(token, volume)

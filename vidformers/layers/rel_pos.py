@@ -1,15 +1,14 @@
 """Decomposed relative position (Li et al. 2022, "MViTv2", section 4.1): one learned table an axis."""
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vidformers.layers.attention import attention, is_replaced
+from vidformers.layers.attention import attention, computes_definition
 from vidformers.layers.autocasting import autocasts
 from vidformers.layers.caching import once_per_size
 
@@ -86,27 +85,6 @@ def decomposed_bias(q: Tensor, tables: Tables, query_grid: Size, key_grid: Size)
     return bias.flatten(3)
 
 
-_folded = True
-
-
-@contextmanager
-def unfolded() -> Iterator[None]:
-    """Within it `relative_attention` computes its definition: to count multiply-adds, to which wider vectors
-    would add, and to compare the two."""
-    global _folded
-    before, _folded = _folded, False
-    try:
-        yield
-    finally:
-        _folded = before
-
-
-def may_leave_out() -> bool:
-    """Whether what nothing depends on may be left out: not where attention is counted, watched or replaced,
-    and not for training, where all parameters should have a gradient, be it zero."""
-    return _folded and not is_replaced() and not torch.is_grad_enabled()
-
-
 def relative_attention(
     q: Tensor,
     k: Tensor,
@@ -129,7 +107,7 @@ def relative_attention(
     q (B, heads, [1 +] Nq, d), k and v (B, heads, [1 +] Nk, d) -> (B, heads, [1 +] Nq, d)
     """
     first, width = int(class_token), q.shape[-1]
-    if not _folded:
+    if computes_definition():
         bias = F.pad(decomposed_bias(q[:, :, first:], tables, query_grid, key_grid), (first, 0, first, 0))
         if class_key_logit:
             bias = bias + F.pad(bias.new_full((1,), class_key_logit), (0, k.shape[2] - 1))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vidformers.layers.attention import may_leave_out
 from vidformers.layers.checks import check_choice, check_counts, check_rates, checked_triple, height_and_width
 from vidformers.layers.clip import as_clip
 from vidformers.layers.drop_path import DropPath
@@ -21,7 +22,6 @@ from vidformers.layers.mlp import Mlp
 from vidformers.layers.patch_embed import PatchEmbed
 from vidformers.layers.pooling import MaxPool, pool_tokens, pooled_grid
 from vidformers.layers.pooling_attention import POOL_MODES, PoolingAttention
-from vidformers.layers.rel_pos import may_leave_out
 from vidformers.layers.sizes import Grid, floor_divided
 from vidformers.models import mvit_schedule as schedule
 from vidformers.models.mvit_base import POSITION_EMBEDDINGS, MViTBase
