@@ -1,5 +1,7 @@
 """Fixtures that several tests share: a dataset of a few tiny real videos, and a quiet torch."""
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -39,3 +41,10 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split in ("train", "val", "test"):
         (root / f"{split}.csv").write_text("\n".join(rows) + "\n")
     return root
+
+
+@pytest.fixture(autouse=True)
+def _loggers_speak_again() -> Iterator[None]:
+    """The command lines, which tests run in their own process, silence what they say in other words."""
+    yield
+    logging.getLogger("vidformers.checkpoints").setLevel(logging.NOTSET)
