@@ -13,6 +13,8 @@ from vidformers.config.named import by_name
 from vidformers.config.values import Tree
 
 BASE_KEY = "_BASE_"
+# The largest config here has 200.
+_MAX_NODES = 20_000
 
 
 @dataclass
@@ -87,9 +89,11 @@ def _neighbours(folder: str, name: str) -> str:
 
 
 def _parse(path: str, text: str) -> YamlTree:
-    loader = yaml.SafeLoader(text)
+    loader = None
     try:
+        loader = yaml.SafeLoader(text)  # which looks for characters that no text has
         node = loader.get_single_node()
+        _check_unfolded(node)
         values = loader.construct_document(node) if node is not None else {}
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -104,8 +108,11 @@ def _parse(path: str, text: str) -> YamlTree:
         raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}.") from None
     except ValueError as error:  # such as a date with month 13, from the value constructors
         raise ValueError(f"{path}: not valid YAML: {error}.") from None
+    except RecursionError:
+        raise ValueError(f"{path}: not valid YAML: its brackets are nested too deeply.") from None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     if not isinstance(values, dict):
         raise ValueError(
             f"{path} holds {type(values).__name__} {str(values)[:40]!r}; wanted KEY: value lines."
@@ -114,6 +121,31 @@ def _parse(path: str, text: str) -> YamlTree:
     if node is not None:
         _note_lines(node, path, "", tree)
     return tree
+
+
+def _check_unfolded(root: yaml.Node | None) -> None:
+    """Raise ValueError for aliases (*name) that stand for themselves, or together for more than a config can
+    hold: a few lines, each with the one before it ten times over, are a thousand million keys."""
+    sizes: dict[int, int] = {}  # of a node with all below it; 0 while it is being looked at
+
+    def size(node: yaml.Node) -> int:
+        known = sizes.get(id(node))
+        if known == 0:
+            raise ValueError(
+                f"the value in line {node.start_mark.line + 1} is a part of itself (&name, *name)"
+            )
+        if known is None:
+            sizes[id(node)] = 0
+            below: list[yaml.Node] = []
+            if isinstance(node, yaml.MappingNode):
+                below = [part for pair in node.value for part in pair]
+            elif isinstance(node, yaml.SequenceNode):
+                below = list(node.value)
+            sizes[id(node)] = known = 1 + sum(size(part) for part in below)
+        return known
+
+    if root is not None and size(root) > _MAX_NODES:
+        raise ValueError(f"it unfolds to more than {_MAX_NODES} values by its aliases (&name, *name)")
 
 
 def _string_keys(values: Mapping[Any, Any]) -> Tree:
