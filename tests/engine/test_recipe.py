@@ -277,6 +277,24 @@ def test_validation_and_checkpoints_come_when_asked_for(make_cfg):  # noqa: F811
     assert names == {"best.pyth", "checkpoint_epoch_00002.pyth", "checkpoint_epoch_00004.pyth"}
 
 
+def test_of_equal_accuracies_the_lower_loss_is_the_best(make_cfg, monkeypatch):  # noqa: F811
+    trainer = make_trainer(make_cfg("run"))
+    trainer.ema = None
+    scores = iter([(50.0, 0.7), (50.0, 0.2), (50.0, 0.3), (40.0, 0.1), (60.0, 0.9)])
+    written = []
+    monkeypatch.setattr(trainer.state, "write_whole", lambda path: written.append(epoch))
+
+    def next_scores(model: nn.Module) -> dict[str, float]:
+        top1, loss = next(scores)
+        return {"top1": top1, "top5": 100.0, "loss": loss, "num_videos": 2, "num_failed": 0}
+
+    monkeypatch.setattr(trainer, "_validate", next_scores)
+    for epoch in range(1, 6):
+        trainer.validate(epoch)
+    assert written == [1, 2, 5]
+    assert (trainer.progress.best, trainer.progress.best_loss) == (60.0, 0.9)
+
+
 def test_processes_that_found_different_checkpoints_are_stopped(make_cfg, monkeypatch):  # noqa: F811
     newest = "checkpoint_epoch_00005.pyth"
     monkeypatch.setattr(checkpoint_module, "gathered", lambda names: [names, [newest]])

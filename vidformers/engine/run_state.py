@@ -36,13 +36,15 @@ class Totals:
 class Progress:
     """Finished epochs, finished steps of the epoch begun, and what was measured on the way.
 
-    best: the best validation score so far; last_epoch_loss: that of the log's last line.
+    best: the best validation score so far, best_loss: the loss beside it; last_epoch_loss: that of the log's
+    last line.
     """
 
     epoch: int = 0
     step: int = 0
     totals: Totals = field(default_factory=Totals)
     best: float | None = None
+    best_loss: float = float("inf")
     last_epoch_loss: float = float("nan")
 
 
@@ -152,7 +154,7 @@ class RunState:
         now.epoch, now.step = state["epoch"], state.get("step", 0)
         if is_main_process():
             now.totals = Totals(*state.get("totals", ()))
-        now.best = state.get("best")
+        now.best, now.best_loss = state.get("best"), state.get("best_loss", float("inf"))
         now.last_epoch_loss = state.get("last_epoch_loss", float("nan"))
         steps = f" and {now.step} steps" if now.step else ""
         say(f"Resuming from {path} after {now.epoch} of {self.cfg.SOLVER.MAX_EPOCH} epochs{steps}.")
@@ -191,6 +193,7 @@ class RunState:
             "step": now.step,
             "totals": summed(*astuple(now.totals)),
             "best": now.best,
+            "best_loss": now.best_loss,
             "last_epoch_loss": now.last_epoch_loss,
             "num_classes": self.cfg.MODEL.NUM_CLASSES,
             "class_names": self.class_names,

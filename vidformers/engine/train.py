@@ -321,14 +321,17 @@ class Trainer:
         """Score one view (centre crop) of every validation video; logs and prints top-1, top-5 and loss.
 
         With an average of the weights (SOLVER.EMA_DECAY) that is scored too, and decides which weights are
-        the best so far (`checkpoints/best.pyth`).
+        the best so far (`checkpoints/best.pyth`). Of equal scores, which few videos often have, the lower
+        loss is the better.
         """
         now = self.progress
         self.state.same_buffers()
         results = self._validate(self.model)
         text, score = self.verdict(results)
+        loss = results["loss"]
         if self.ema:
             average = self._validate(self.ema.module)
+            loss = average["loss"]
             results |= {
                 f"ema_{key}": average[key] for key in ("top1", "top5", "loss", "map") if key in average
             }
@@ -342,8 +345,8 @@ class Trainer:
             f"validation {text}"
             + (f", {results['num_failed']} videos unreadable" if results["num_failed"] else "")
         )
-        if now.best is None or score > now.best:
-            now.best = score
+        if now.best is None or (score, -loss) > (now.best, -now.best_loss):
+            now.best, now.best_loss = score, loss
             self.state.write_whole(self.checkpoints / BEST)
         return results
 
