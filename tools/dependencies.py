@@ -29,7 +29,7 @@ What is installed with vidformers, and with which of its extras, as the packages
 by `python tools/dependencies.py --write docs/dependencies.md`, from the environment in which the tests run
 (`constraints.txt`). The wheels of `av`, `decord` and `torchcodec` bring or load FFmpeg and its codecs (LGPL
 or GPL, as they were built). A bill of materials to go with a wheel, in CycloneDX's form, is written by
-`python tools/dependencies.py --sbom vidformers.cdx.json` where it is installed.
+`python tools/dependencies.py --sbom sbom.json` where it is installed.
 """
 
 
