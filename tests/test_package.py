@@ -22,17 +22,28 @@ def clean_environment(site: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built by setuptools from a copy of the tree, without network and yesterday's build folder."""
-    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the tree, without yesterday's build folder, in a folder of its name."""
+    source = tmp_path_factory.mktemp("source") / "vidformers"
+    source.mkdir()
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     for name in ("vidformers", "configs"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    build = f"from setuptools import build_meta; build_meta.build_wheel({str(out)!r})"
-    done = subprocess.run([sys.executable, "-c", build], cwd=source, capture_output=True, text=True)
+    return source
+
+
+def build(kind: str, source: Path, out: Path) -> Path:
+    """The wheel that pip would build by setuptools, without network; kind: "wheel" or "editable"."""
+    code = f"from setuptools import build_meta; build_meta.build_{kind}({str(out)!r})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=source, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return next(out.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build("wheel", source, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +65,19 @@ def test_the_wheel_holds_every_file_of_the_package_and_every_configuration(site:
     (metadata,) = site.glob("*.dist-info")
     assert {path.name for path in site.iterdir()} == {"vidformers", metadata.name}
     assert (metadata / "licenses" / "LICENSE").is_file()
+
+
+def test_an_editable_installation_is_found_from_the_folder_that_holds_the_checkout(
+    source: Path, tmp_path: Path
+) -> None:
+    site = tmp_path / "site"
+    with zipfile.ZipFile(build("editable", source, tmp_path)) as archive:
+        archive.extractall(site)
+    code = f"import site; site.addsitedir({str(site)!r}); import vidformers; print(vidformers.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], cwd=source.parent, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == str(source / "vidformers" / "__init__.py"), done.stdout + done.stderr
 
 
 def test_every_command_is_a_function_and_every_module_of_cli_is_a_command(site: Path) -> None:
