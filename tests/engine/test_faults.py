@@ -336,8 +336,8 @@ def test_a_killed_process_of_several_is_started_again_and_goes_on(config: Path, 
     program = tmp_path / "one_dies.py"
     program.write_text(f"{ONE_DIES}\nimport runpy\nrunpy.run_path({str(TOOL)!r}, run_name='__main__')\n")
     command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--max-restarts=1"),
-        *("--master_port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "--monitor-interval=0.2"),
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
+        *("--max-restarts=1", "--monitor-interval=0.2"),
         *(str(program), "--cfg", str(config), "DATA_LOADER.NUM_WORKERS", "0"),
     ]
     environment = dict(os.environ, OMP_NUM_THREADS="1")

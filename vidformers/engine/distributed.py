@@ -47,13 +47,25 @@ def process_group(device: str) -> Iterator[None]:
             )
         torch.cuda.set_device(local_rank)
         # gloo beside nccl: lists of videos and flags are exchanged by the CPUs
-        torch.distributed.init_process_group("cpu:gloo,cuda:nccl")
+        _init("cpu:gloo,cuda:nccl")
     else:
-        torch.distributed.init_process_group("gloo")
+        _init("gloo")
     try:
         yield
     finally:
         torch.distributed.destroy_process_group()
+
+
+def _init(backend: str) -> None:
+    """init_process_group, but what torchrun's restarted processes (--max-restarts) tell each other lies apart
+    from what those before them have left in the same store: addresses of dead processes."""
+    from torch.distributed import PrefixStore, rendezvous
+
+    store, number, count = next(rendezvous("env://"))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    torch.distributed.init_process_group(
+        backend, store=PrefixStore(f"attempt_{attempt}", store), rank=number, world_size=count
+    )
 
 
 def gathered(value: Any) -> list[Any]:
