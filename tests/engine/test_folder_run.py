@@ -179,6 +179,11 @@ def test_what_is_said_of_a_folder(make_folder: Callable[..., Path], tmp_path: Pa
     assert any(note.startswith("Shorter than a clip (2.50 s)") for note in short["notes"])
     html = folder_section(summary).html
     assert "10 videos in 3 classes" in html and "<svg" in html
+    assert "All 2.0 seconds long." in html
+    assert "  all 2.0 s long (median 2.0); 1 size (" in folder_text(summary)
+    summary["seconds"]["most"] = 3.0
+    assert "From 2.0 to 3.0 seconds long, median 2.0." in folder_section(summary).html
+    assert "  2.0 to 3.0 s long (median 2.0); 1 size (" in folder_text(summary)
 
 
 def test_many_classes_are_cut_to_the_largest_and_the_smallest(

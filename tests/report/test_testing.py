@@ -32,6 +32,7 @@ def test_confused_classes_are_neighbours() -> None:
     assert abs(places[0] - places[6]) == abs(places[2] - places[5]) == 1
     assert abs((places[0] + places[6]) - (places[2] + places[5])) == 4  # the pairs too
     assert confusion_order(np.diag([1, 0, 1])) == [0, 2]
+    assert confusion_order(np.diag([9] * 9)) == list(range(9))  # nothing to bring together
 
 
 def test_the_calibration_is_that_of_the_number() -> None:
@@ -67,6 +68,12 @@ def test_figures_show_what_they_say(tmp_path: Path) -> None:
         "Who is taken for whom",
     ]
     assert drawn["Accuracy by number of views"].lines[0].get_ydata().tolist() == [51.0, 52.0]
+    perfect = {"num_temporal_views": 1, "num_spatial_crops": 1, "top1": 100.0, "top5": 100.0}
+    results["accuracy_by_num_views"] = [perfect, {**perfect, "num_temporal_views": 2}]
+    figure = Figure()
+    panels_of_test(results, None, None, None, max_matrix=3)[-1].draw(figure)
+    low, high = figure.axes[0].get_ylim()
+    assert 0 <= low < high == 100  # no ticks above 100 %
     (dots,) = drawn["Calibration"].collections[1:]
     np.testing.assert_allclose(dots.get_offsets(), [[90, 100 * 2 / 3]])
     (dots,) = drawn["Who is taken for whom"].collections

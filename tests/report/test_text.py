@@ -131,6 +131,14 @@ def test_order_score_not_reported_when_clean_is_near_the_floor() -> None:
     assert "above the static floor not reported (the clean accuracy" in summary_markdown(summary)
 
 
+def test_a_range_that_was_not_measured_is_not_called_too_long() -> None:
+    without = {**make_summary(), "range_curves": {"block_shuffle": None, "local_shuffle": None}}
+    assert "Range: not measured" in summary_markdown(without)
+    points = make_summary()["range_curves"]["block_shuffle"]["points"]
+    flat = {"points": points, "half_effect_frames": None, "half_effect_seconds": None}
+    assert "not reached" in summary_markdown({**without, "range_curves": {"block_shuffle": flat}})
+
+
 def test_hostile_model_name_stays_code() -> None:
     markdown = summary_markdown({**make_summary(), "model": "a`<script>\n# x"})
     assert markdown.splitlines()[0] == "# Temporal dependence of `a'<script> # x`"

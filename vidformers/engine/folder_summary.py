@@ -132,6 +132,12 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
+def _range(least: float, most: float, form: str) -> str:
+    """Such as "1.2 to 3.4", or "all 1.2" where both are written alike."""
+    ends = f"{least:{form}}", f"{most:{form}}"
+    return f"all {ends[0]}" if ends[0] == ends[1] else " to ".join(ends)
+
+
 def folder_text(summary: Mapping[str, Any]) -> str:
     """The summary for a terminal: a line a class (the largest and the smallest, where they are many)."""
     classes = summary["classes"]
@@ -158,8 +164,9 @@ def folder_text(summary: Mapping[str, Any]) -> str:
     if "median" in seconds:
         sizes, rates = summary["sizes"], summary["frame_rates"]
         lines.append(
-            f"  {seconds['least']:.1f} to {seconds['most']:.1f} s long (median {seconds['median']:.1f}); "
-            f"{len(sizes)} sizes ({', '.join(sizes[:3])}{', ...' if len(sizes) > 3 else ''}); "
-            f"{rates[0]:g} to {rates[-1]:g} frames a second"
+            f"  {_range(seconds['least'], seconds['most'], '.1f')} s long (median {seconds['median']:.1f}); "
+            f"{'1 size' if len(sizes) == 1 else f'{len(sizes)} sizes'} ({', '.join(sizes[:3])}"
+            f"{', ...' if len(sizes) > 3 else ''}); "
+            f"{_range(rates[0], rates[-1], 'g')} frames a second"
         )
     return "\n".join([*lines, *(f"  {note}" for note in summary["notes"])])

@@ -29,10 +29,9 @@ def folder_section(summary: Mapping[str, Any]) -> Section:
         f"{summary['num_held_out']} held out."
     ]
     if "median" in seconds:
-        lines.append(
-            f"From {seconds['least']:.1f} to {seconds['most']:.1f} seconds long, median "
-            f"{seconds['median']:.1f}."
-        )
+        least, most = f"{seconds['least']:.1f}", f"{seconds['most']:.1f}"
+        spread = f"From {least} to {most} seconds long, median {seconds['median']:.1f}."
+        lines.append(spread if least != most else f"All {least} seconds long.")
     html = (
         environment()
         .get_template("folder.html")

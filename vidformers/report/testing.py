@@ -153,13 +153,14 @@ def confused_pairs(confusions: np.ndarray, names: Mapping[int, str]) -> list[dic
 def confusion_order(confusions: np.ndarray) -> list[int]:
     """The classes that occur, as label or as answer, so ordered that those often confused are neighbours.
 
-    Average linkage of the shares of each other's videos, with optimal leaf order (Bar-Joseph et al. 2001).
+    Average linkage of the shares of each other's videos, with optimal leaf order (Bar-Joseph et al. 2001);
+    where nothing is confused the classes' own order.
     """
     from scipy.cluster.hierarchy import leaves_list, linkage
     from scipy.spatial.distance import squareform
 
     occurring = np.flatnonzero(confusions.any(axis=0) | confusions.any(axis=1))
-    if len(occurring) < 3:
+    if len(occurring) < 3 or confusions.sum() == confusions.trace():
         return occurring.tolist()
     shares = confusions[np.ix_(occurring, occurring)].astype(float)
     shares /= np.maximum(shares.sum(axis=1, keepdims=True), 1)

@@ -143,7 +143,10 @@ def _draw_views(figure: FigureBase, rows: Sequence[Mapping[str, Any]]) -> None:
     axes: Axes = figure.subplots()
     views = [row["num_temporal_views"] for row in rows]
     for key, label, color, marker in (("top1", "top-1", BLUE, "o"), ("top5", "top-5", ORANGE, "s")):
-        axes.plot(views, [row[key] for row in rows], color=color, marker=marker, markersize=4, label=label)
+        values = [row[key] for row in rows]
+        axes.plot(views, values, color=color, marker=marker, markersize=4, label=label, clip_on=False)
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, 0), min(high, 100))  # nothing is above 100 %
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel(f"temporal views (x {rows[0]['num_spatial_crops']} spatial)")
     axes.set_ylabel("accuracy (%)")

@@ -112,9 +112,12 @@ def _order_score_line(summary: Summary) -> str:
 
 
 def _range_line(summary: Summary) -> str:
+    curves = summary["range_curves"] or {}
+    if not any(curves.values()):
+        return "Range: not measured; `block_shuffle` and `local_shuffle` of several sizes tell it."
     parts = []
     for name, what in (("block_shuffle", "blocks"), ("local_shuffle", "windows")):
-        curve = (summary["range_curves"] or {}).get(name)
+        curve = curves.get(name)
         if curve and curve["half_effect_frames"] is not None:
             seconds = curve["half_effect_seconds"]
             time = f" ({seconds:.2g} s)" if seconds is not None else ""
