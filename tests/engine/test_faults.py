@@ -74,7 +74,7 @@ def start(config: Path, before: str = "", *overrides: str) -> subprocess.Popen:
     )
 
 
-def finish(process: subprocess.Popen, seconds: float = 180) -> tuple[int, str, str]:
+def finish(process: subprocess.Popen, seconds: float = 600) -> tuple[int, str, str]:
     out, err = process.communicate(timeout=seconds)
     return process.returncode, out, err
 
@@ -250,7 +250,7 @@ Trainer.train_step = train_step
 
 def wait_for_step(config: Path, process: subprocess.Popen) -> None:
     log = config.parent / "out" / "log.jsonl"
-    end = time.monotonic() + 120
+    end = time.monotonic() + 400
     while time.monotonic() < end:
         assert process.poll() is None, process.communicate()
         if log.exists() and "train" in log.read_text():
@@ -266,7 +266,7 @@ def test_interrupted_by_hand(config: Path, times: int) -> None:
     for _ in range(times):
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers too
         time.sleep(0.1)
-    code, _, err = finish(process, seconds=60)
+    code, _, err = finish(process, seconds=240)
     assert code == 130, err
     assert "Traceback" not in err, err
     checkpoints = config.parent / "out" / "checkpoints"
@@ -341,7 +341,7 @@ def test_a_killed_process_of_several_is_started_again_and_goes_on(config: Path, 
         *(str(program), "--cfg", str(config), "DATA_LOADER.NUM_WORKERS", "0"),
     ]
     environment = dict(os.environ, OMP_NUM_THREADS="1")
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Resuming from" in done.stdout
     assert sorted(set(steps(config))) == [(epoch, step) for epoch in (1, 2) for step in (1, 2, 3, 4)]
