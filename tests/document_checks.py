@@ -26,7 +26,7 @@ _PROGRAM = re.compile(r"((?:tools|data_prep)/\w+\.py|\bvidformers-\w+)((?:\s+[^\
 _FOLDERS = "(?:tools|data_prep|configs|vidformers|docs|tests|notebooks)"
 # PySlowFast's, of parts that its YAML files of classifiers do not have.
 _THEIRS = {"tools/train_net.py", "tools/test_net.py", "AUG.MASK_WINDOW_SIZE"}
-_OTHERS = {"git", "cd", "mkdir", "pip", "tail", "hf"}  # programs that are not ours, taken as they are
+_OTHERS = {"git", "cd", "mkdir", "pip", "tail", "hf", "source"}  # not ours, taken as they are
 
 
 class Parsed(BaseException):

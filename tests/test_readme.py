@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
@@ -13,6 +14,12 @@ def test_every_configuration_is_in_the_table_and_exists():
     table = README.partition("## Configurations")[2]
     listed = set(re.findall(r"^\| `(\w+\.yaml)`", table, flags=re.MULTILINE))
     assert listed == {path.name for path in (ROOT / "configs").glob("*.yaml")}
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/index.md"])
+def test_python_is_that_of_the_environment_before_it_is_typed(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert 0 < text.find("source .venv/bin/activate") < text.index("\npython tools/")
 
 
 def test_the_first_example_runs(tmp_path, monkeypatch, tiny_dataset):
