@@ -4,6 +4,7 @@ A file of its own, so that another process can have it.
 """
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 import vidformers as vf
 from tests.models.tiny import tiny, tiny_clip
+from vidformers.cli.export_model import main
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -28,3 +30,12 @@ def test_onnx(name: str, tmp_path: Path) -> None:
     (logits,) = session.run(None, {"clip": five.numpy()})
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(logits), model(five), atol=1e-4, rtol=1e-3)
+
+
+def test_the_command_does_not_tell_what_the_converter_leaves_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("torch.onnx", "onnxscript.optimizer"):
+        monkeypatch.setattr(logging.getLogger(name), "level", logging.WARNING)
+    assert main(["mvit_tiny", str(tmp_path / "model.onnx"), "--frames", "4", "--size", "32"]) == 0
+    assert [record.name for record in caplog.records if record.levelno >= logging.WARNING] == []

@@ -46,6 +46,8 @@ def test_the_command(tmp_path: Path) -> None:
     assert complexity("mvit_tniy").stderr.startswith(
         "complexity.py: no model is named 'mvit_tniy'; did you mean"
     )
+    weights = complexity(str(file))  # any file stands for a checkpoint
+    assert weights.returncode == 1 and "wanted the name of a model" in weights.stderr
 
 
 @pytest.mark.parametrize("name", REPRESENTATIVES)

@@ -44,6 +44,11 @@ def report(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
     asked = {"num_frames": chosen.frames, "image_size": chosen.size}
     overrides = {name: value for name, value in asked.items() if value is not None}
+    if Path(chosen.model).is_file():
+        raise ValueError(
+            f"got the file {chosen.model}; wanted the name of a model, whose costs are those of any weights: "
+            "one of vidformers.list_models(). tools/predict.py prints which model a checkpoint is of"
+        )
     if chosen.batch < 1:
         raise ValueError(f"got --batch {chosen.batch}; wanted 1 or more")
     with torch.device("meta"):

@@ -33,7 +33,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def run(chosen: argparse.Namespace) -> None:
     warnings.simplefilter("ignore")
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    for name in ("torch.onnx", "onnxscript.optimizer"):  # which of their own steps they leave out
+        logging.getLogger(name).setLevel(logging.ERROR)
     if chosen.file.suffix not in FORMATS:
         raise ValueError(f"got {chosen.file}; wanted a name that ends with .onnx or .pt2")
     import vidformers as vf
