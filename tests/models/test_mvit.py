@@ -1,6 +1,5 @@
 """MViT's arguments, one by one: what each changes, and the errors for those that cannot be."""
 
-import math
 from typing import Any
 
 import pytest
@@ -337,22 +336,16 @@ def test_a_forward_for_inference_does_not_spoil_training() -> None:
         {**V2, "dim_mul": ((4, 2.0),), "head_mul": ((4, 2.0),), "dim_mul_in_attention": False},
     ],
 )
-def test_what_the_class_token_does_not_need_is_left_out(arguments: dict[str, Any]) -> None:
-    """Of the last block, without gradients; the logits are the same."""
+def test_the_fast_path_gives_what_the_definition_gives(arguments: dict[str, Any]) -> None:
     model = mvit(**arguments).eval().double()
     for parameter in model.parameters():  # norms and tables that do something
         torch.nn.init.normal_(parameter, std=0.3)
-    x, tokens = clip().double(), []
-    model.blocks[-1].mlp.register_forward_hook(lambda _, inputs, output: tokens.append(output.shape[1]))
-    expected = model(x).detach()
+    x = clip().double()
+    with by_definition():
+        expected = model(x)
+    torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-12)
     with torch.no_grad():
-        logits, features = model(x), model.forward_features(x)
-        with by_definition():
-            torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-12)
-        model.train()(x)
-    all_tokens = 1 + math.prod(features.shape[1:4])
-    assert tokens == [all_tokens, 1, all_tokens, all_tokens, all_tokens]
-    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-12)
+        torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-12)
 
 
 def test_a_forward_of_fake_tensors_leaves_nothing_behind() -> None:

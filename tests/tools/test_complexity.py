@@ -14,6 +14,7 @@ from tests.models.tiny import REPRESENTATIVES, tiny, tiny_clip
 from vidformers.analysis.complexity import count_by_module, count_flops, count_parameters
 from vidformers.analysis.costs import layer_table, stage_costs, training_memory
 from vidformers.engine.published import published_config
+from vidformers.layers.attention import by_definition
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,7 +85,7 @@ def test_activations_are_fvcores(name: str) -> None:
 
     analysis.set_op_handle("aten::scaled_dot_product_attention", attention)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
-    with torch.no_grad():
+    with torch.no_grad(), by_definition():
         theirs = analysis.total()
     with torch.device("meta"):
         on_meta = tiny(name)

@@ -68,9 +68,3 @@ def by_definition() -> Iterator[None]:
 def computes_definition() -> bool:
     """Whether this is within `by_definition`."""
     return _by_definition
-
-
-def may_leave_out() -> bool:
-    """Whether what the logits do not depend on may be left out: not where it is counted or watched, and not
-    for training, where all parameters should have a gradient, be it zero."""
-    return not _by_definition and _replacement is None and not torch.is_grad_enabled()

@@ -32,9 +32,8 @@ class PoolingAttention(nn.Module):
     """Attention whose query, key and value volumes are pooled, each over (T, H, W).
 
     forward: tokens (B, [1 +] T*H*W, dim) and their grid (T, H, W) -> tokens (B, [1 +] T'*H'*W', dim_out) and
-    the query grid; with `class_only` only the class token (B, 1, dim_out), and no grid. The class token, when
-    there is one, is token 0; it is not pooled, has no relative position, but goes through the norms after
-    pooling.
+    the query grid. The class token, when there is one, is token 0; it is not pooled, has no relative
+    position, but goes through the norms after pooling.
 
     Arguments: `grid` is what the block sees for the model's declared input; `rel_pos_rows` the rows of the
     (t, h, w) tables, 0 for none; kernel and stride are None where q (or k and v) are not pooled.
@@ -130,22 +129,21 @@ class PoolingAttention(nn.Module):
             table = nn.Parameter(torch.zeros(rows, head_dim)) if rows else None
             self.register_parameter(f"rel_pos_{axis}", table)
 
-    def forward(self, x: Tensor, grid: Grid, class_only: bool = False) -> tuple[Tensor, Grid]:
-        queries, pool_q = (x[:, :1], None) if class_only else (x, self.pool_q)
+    def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
         if self.pool_first:
-            q, query_grid = self._pool(queries, grid, pool_q, self.norm_q)
+            q, query_grid = self._pool(x, grid, self.pool_q, self.norm_q)
             k, key_grid = self._pool(x, grid, self.pool_k, self.norm_k)
             v, _ = self._pool(x, grid, self.pool_v, self.norm_v)
             q, k, v = self.q(q), self.k(k), self.v(v)
         else:
             read, read_grid, kv_stride = self._read_by_keys(x, grid)
-            q, keys_and_values = self._project(queries, read)
-            q, query_grid = self._pool(q, grid, pool_q, self.norm_q)
+            q, keys_and_values = self._project(x, read)
+            q, query_grid = self._pool(q, grid, self.pool_q, self.norm_q)
             k, v, key_grid = self._pool_keys_and_values(keys_and_values, read_grid, kv_stride)
 
         # (B, N, heads*d) -> (B, heads, N, d)
         q, k, v = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (q, k, v))
-        out = self._attend(q, k, v, query_grid, key_grid, class_only)
+        out = self._attend(q, k, v, query_grid, key_grid)
         if self.residual_pooling:
             if self.residual_class_token:
                 out = out + q
@@ -170,18 +168,18 @@ class PoolingAttention(nn.Module):
         index = index_read(grid, self.kv_kernel, self.kv_stride, self.class_token, device=x.device)
         return x[:, index], read_grid, stride_over_read(self.kv_kernel, self.kv_stride)
 
-    def _project(self, queries: Tensor, read: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries (B, N, dim_out) of some tokens; keys and values (B, N', 2*dim_out) of those read."""
+    def _project(self, x: Tensor, read: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries of all tokens, (B, N, dim_out); keys and values of those read, (B, N', 2*dim_out)."""
         if not self.fused_qkv:
-            return self.q(queries), torch.cat([self.k(read), self.v(read)], dim=-1)
+            return self.q(x), torch.cat([self.k(read), self.v(read)], dim=-1)
         width = self.proj.in_features
         if type(self.qkv) is not nn.Linear:  # a quantised one, for instance, which can only be called
-            return self.qkv(queries)[..., :width], self.qkv(read)[..., width:]
+            return self.qkv(x)[..., :width], self.qkv(read)[..., width:]
         of_query, of_rest = self.qkv.weight.split((width, 2 * width))
         bias_of_query, bias_of_rest = (
             (None, None) if self.qkv.bias is None else self.qkv.bias.split((width, 2 * width))
         )
-        return F.linear(queries, of_query, bias_of_query), F.linear(read, of_rest, bias_of_rest)
+        return F.linear(x, of_query, bias_of_query), F.linear(read, of_rest, bias_of_rest)
 
     def _pool_keys_and_values(
         self, both: Tensor, grid: Grid, stride: Grid | None
@@ -219,11 +217,9 @@ class PoolingAttention(nn.Module):
         # (..., C) -> (..., heads, d): each head is normalised by itself, with the same weights
         return norm(x.unflatten(-1, (-1, norm.normalized_shape[0]))).flatten(-2)
 
-    def _attend(
-        self, q: Tensor, k: Tensor, v: Tensor, query_grid: Grid, key_grid: Grid, class_only: bool
-    ) -> Tensor:
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, query_grid: Grid, key_grid: Grid) -> Tensor:
         class_key_logit = math.log(key_grid[0]) if self.class_token_log_frames else 0.0
-        if self.rel_pos and not class_only:
+        if self.rel_pos:
             return relative_attention(
                 q,
                 k,

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vidformers.layers.attention import may_leave_out
 from vidformers.layers.checks import check_choice, check_counts, check_rates, checked_triple, height_and_width
 from vidformers.layers.clip import as_clip
 from vidformers.layers.drop_path import DropPath
@@ -33,8 +32,7 @@ class MultiscaleBlock(nn.Module):
 
     The width grows in the MLP (MViT) or, with `dim_mul_in_attention`, in the attention (MViTv2). In both the
     skip of the widening branch is a Linear of the *normed* tokens. Where the query is pooled, so is the skip.
-    forward: tokens (B, [1 +] T*H*W, dim), grid -> tokens (B, [1 +] T'*H'*W', dim_out), new grid; with
-    `class_only` the class token alone (B, 1, dim_out).
+    forward: tokens (B, [1 +] T*H*W, dim), grid -> tokens (B, [1 +] T'*H'*W', dim_out), new grid.
     """
 
     def __init__(
@@ -84,15 +82,13 @@ class MultiscaleBlock(nn.Module):
         self.gamma_1 = nn.Parameter(torch.empty(attention_dim)) if has_scale else None
         self.gamma_2 = nn.Parameter(torch.empty(dim_out)) if has_scale else None
 
-    def forward(self, x: Tensor, grid: Grid, class_only: bool = False) -> tuple[Tensor, Grid]:
+    def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
         normed = self.norm1(x)
-        branch, query_grid = self.attn(normed, grid, class_only)
-        skip_grid = grid
-        if class_only:
-            x, normed = x[:, :1], normed[:, :1]
+        branch, query_grid = self.attn(normed, grid)
         if self.proj is not None and self.dim_mul_in_attention:
             x = self.proj(normed)
-        if self.pool_skip is not None and not class_only:
+        skip_grid = grid
+        if self.pool_skip is not None:
             x, skip_grid = pool_tokens(x, grid, self.pool_skip, self.class_token)
         _check_same_grid(query_grid, skip_grid, grid)
         if self.gamma_1 is not None:
@@ -304,9 +300,7 @@ class MViT(MViTBase):
 
     def forward(self, clip: Tensor) -> Tensor:
         """Clip (B, in_channels, T, H, W) or images (B, in_channels, H, W) -> logits (B, num_classes)."""
-        reads_class = self.cls_token is not None and not self.mean_pooling
-        class_only = reads_class and not self.training and may_leave_out()
-        x, _ = self.run_blocks(*self.embed_patches(clip), class_only=class_only)
+        x, _ = self.forward_tokens(clip)
         if self.mean_pooling:
             x = self.norm(self._patches(x).mean(dim=1))
         elif self.cls_token is not None:
@@ -328,9 +322,8 @@ class MViT(MViTBase):
         """Clip -> patches without positions (B, T*H*W, C), T-major, and their grid."""
         return self.patch_embed(as_clip(clip, self.in_channels))
 
-    def run_blocks(self, x: Tensor, grid: Grid, class_only: bool = False) -> tuple[Tensor, Grid]:
-        """Patches of `embed_patches` and their grid -> what `forward_tokens` gives; with `class_only` its
-        class token alone, without what the last block would compute for the others."""
+    def run_blocks(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+        """Patches of `embed_patches` and their grid -> what `forward_tokens` gives."""
         if self.cls_token is not None:
             x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         if self.position_embedding != "none":
@@ -338,11 +331,11 @@ class MViT(MViTBase):
         x = self.pos_drop(x)
         if self.norm_stem is not None:
             x = self.norm_stem(x)
-        for i, block in enumerate(self.blocks, start=1):
+        for block in self.blocks:
             if self.activation_checkpointing and self.training and torch.is_grad_enabled():
                 x, grid = checkpoint(block, x, grid, use_reentrant=False)
             else:
-                x, grid = block(x, grid, class_only and i == len(self.blocks))
+                x, grid = block(x, grid)
         return x, grid
 
     def layer_id(self, name: str) -> int:
