@@ -129,7 +129,7 @@ def test_a_byte_order_mark_is_no_part_of_the_path(tmp_path: Path) -> None:
     assert [r.path for r in read_list(str(tmp_path / "l.csv"))] == ["a.mp4", "b.mp4"]
 
 
-def test_lists_are_read_through_iopath(tmp_path: Path) -> None:
+def test_lists_are_read_through_iopath(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from iopath.common.file_io import NativePathHandler
 
     from vidformers.data.paths import path_manager
@@ -141,7 +141,8 @@ def test_lists_are_read_through_iopath(tmp_path: Path) -> None:
         def _get_path_with_cwd(self, path: str) -> str:
             return str(tmp_path / path.removeprefix("test-store://"))
 
-    path_manager().register_handler(Handler(), allow_override=True)
+    # Registered, it would stand for all local paths of the tests that follow.
+    monkeypatch.setattr(path_manager(), "_native_path_handler", Handler())
     write_list(tmp_path / "l.csv", "a.mp4 0")
     (tmp_path / "classes.txt").write_text("one\n")
     assert [r.path for r in read_list("test-store://l.csv", path_prefix="test-store://v")] == [
