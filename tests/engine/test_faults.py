@@ -228,7 +228,7 @@ clips.TrainClips.__getitem__ = item
 
 def test_a_run_whose_worker_was_killed_goes_on(config: Path) -> None:
     code, _, err = finish(start(config, OUT_OF_MEMORY))
-    # What it says is the test above; torch raises the error in whatever is being done, once in the printing itself.
+    # What it says is the test above: torch raises the error in whatever is being done, printing included.
     assert code == 1 and "Traceback" not in err
     assert (1, 1) in steps(config)
     code, out, err = finish(start(config))
