@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from vidformers.layers import mlp
 from vidformers.layers.mlp import Mlp, gelu_linear
@@ -42,7 +43,8 @@ def test_without_gradients_rows_go_through_in_chunks(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(mlp, "ROWS_AT_A_TIME", 4)
     layer, x = Mlp(6, 24, 5), torch.randn(2, 7, 6)
     rows: list[int] = []
-    layer.fc1.register_forward_hook(lambda module, inputs, output: rows.append(len(output)))
+    two_layers = layer._two_layers
+    monkeypatch.setattr(layer, "_two_layers", lambda part: rows.append(len(part)) or two_layers(part))
     with torch.no_grad():
         out = layer(x)
     assert rows == [4, 4, 4, 2]
@@ -66,3 +68,26 @@ def test_frozen_parts_get_no_gradient() -> None:
     hidden, weight = torch.randn(3, 4), torch.randn(2, 4, requires_grad=True)
     gelu_linear(hidden, weight, None).sum().backward()
     assert hidden.grad is None and weight.grad is not None
+
+
+@pytest.mark.parametrize("name", ["fc1", "act", "fc2"])
+def test_who_watches_a_layer_sees_each_call(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlp, "ROWS_AT_A_TIME", 4)
+    layer, seen = Mlp(6, 24, 5), []
+    getattr(layer, name).register_forward_hook(lambda module, inputs, output: seen.append(output.shape[:2]))
+    layer(torch.randn(2, 7, 6))
+    with torch.no_grad():
+        layer(torch.randn(2, 7, 6))
+    assert seen == [(2, 7)] * 2
+
+
+def test_pruned_weights_stay_pruned() -> None:
+    """torch.nn.utils.prune computes the weight in a hook before each call."""
+    layer = Mlp(6, 24, 5)
+    prune.l1_unstructured(layer.fc2, "weight", amount=0.5)
+    layer(torch.randn(4, 6)).sum().backward()
+    assert (layer.fc2.weight_orig.grad == 0).sum() == 60
+    with torch.no_grad():
+        layer.fc2.weight_orig.fill_(1)
+    out = layer(torch.ones(4, 6))
+    torch.testing.assert_close(out, usual(layer, torch.ones(4, 6)))

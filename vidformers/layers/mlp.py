@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidformers.layers.autocasting import autocasts
+from vidformers.layers.linear import reads_as_weights
 
 ROWS_AT_A_TIME = 2048  # their hidden activations, four times the width, stay in the processor's cache
 
@@ -27,8 +28,8 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         drops = self.training and self.drop.p > 0
-        other_layers = type(self.fc2) is not nn.Linear or type(self.act) is not nn.GELU
-        if drops or other_layers or torch.compiler.is_compiling():
+        usual = reads_as_weights(self.fc1) and reads_as_weights(self.fc2) and type(self.act) is nn.GELU
+        if drops or not usual or self.act._forward_hooks or torch.compiler.is_compiling():
             return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
         num_rows = x.numel() // x.shape[-1]
         if torch.is_grad_enabled() or x.device.type != "cpu" or num_rows <= ROWS_AT_A_TIME:

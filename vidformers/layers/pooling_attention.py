@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vidformers.layers.attention import attention, computes_definition
+from vidformers.layers.linear import reads_as_weights
 from vidformers.layers.pooling import (
     AvgPool,
     ConvPool,
@@ -173,7 +174,7 @@ class PoolingAttention(nn.Module):
         if not self.fused_qkv:
             return self.q(x), torch.cat([self.k(read), self.v(read)], dim=-1)
         width = self.proj.in_features
-        if type(self.qkv) is not nn.Linear:  # a quantised one, for instance, which can only be called
+        if not reads_as_weights(self.qkv):
             return self.qkv(x)[..., :width], self.qkv(read)[..., width:]
         of_query, of_rest = self.qkv.weight.split((width, 2 * width))
         bias_of_query, bias_of_rest = (
