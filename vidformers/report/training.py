@@ -137,7 +137,7 @@ def _draw_curves(figure: FigureBase, log: TrainingLog, label: str, curves: Seque
             marker = curve.marker if len(points) <= 60 else ""
             # A single point would be no line to see.
             axes.plot(x, y, color=curve.color, marker=marker or ("o" if len(points) == 1 else ""),
-                      markersize=3.5, linewidth=1.4, label=curve.name)  # fmt: skip
+                      markersize=3.5, linewidth=1.4, label=curve.name, clip_on=False)  # fmt: skip
             drawn += 1
     if drawn > 1:
         handles, labels = axes.get_legend_handles_labels()
