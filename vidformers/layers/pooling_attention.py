@@ -161,7 +161,8 @@ class PoolingAttention(nn.Module):
     def _read_by_keys(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid, Grid | None]:
         """The tokens that the pools of keys and values read, their grid and the stride over it; the rest is
         never projected."""
-        if self.kv_kernel is None or self.kv_stride is None or computes_definition():
+        in_one_call = self.fused_qkv and not reads_as_weights(self.qkv)
+        if self.kv_kernel is None or self.kv_stride is None or in_one_call or computes_definition():
             return x, grid, self.kv_stride
         read_grid = grid_read(grid, self.kv_kernel, self.kv_stride)
         if read_grid == grid:
@@ -175,7 +176,8 @@ class PoolingAttention(nn.Module):
             return self.q(x), torch.cat([self.k(read), self.v(read)], dim=-1)
         width = self.proj.in_features
         if not reads_as_weights(self.qkv):
-            return self.qkv(x)[..., :width], self.qkv(read)[..., width:]
+            of_all = self.qkv(x)
+            return of_all[..., :width], of_all[..., width:]
         of_query, of_rest = self.qkv.weight.split((width, 2 * width))
         bias_of_query, bias_of_rest = (
             (None, None) if self.qkv.bias is None else self.qkv.bias.split((width, 2 * width))
