@@ -267,7 +267,7 @@ def test_interrupted_by_hand(config: Path, times: int) -> None:
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers too
         time.sleep(0.1)
     code, _, err = finish(process, seconds=240)
-    # A second one that comes when Python is already taking itself down ends the process there: a shell's 130 too.
+    # A second one that finds Python taking itself down ends the process there: a shell shows 130 too.
     assert code == 130 or (times == 2 and code == -signal.SIGINT), err
     assert "Traceback" not in err, err
     checkpoints = config.parent / "out" / "checkpoints"
