@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import multiprocessing
 import os
 import resource
 import signal
@@ -14,7 +15,7 @@ import pytest
 import simplejson
 import torch
 
-from vidformers.data.loader import build_loader
+from vidformers.data.loader import EpochLoader, build_loader
 from vidformers.engine import logs
 from vidformers.engine.checkpoint import load_newest_checkpoint, save_checkpoint
 from vidformers.engine.logs import FailedVideos, JsonlLog
@@ -192,13 +193,25 @@ class Suicidal(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> int:
         if index == 5:
+            time.sleep(0.2)
             os.kill(os.getpid(), signal.SIGKILL)
         return index
 
 
-def test_a_killed_worker_is_an_error_that_says_what_to_do() -> None:
-    loader = build_loader(
-        Suicidal(),
+class TooLarge(torch.utils.data.Dataset):
+    """Items of 40 KB, of a process whose files may have 20, those in /dev/shm included."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+        return torch.zeros(10_000)
+
+
+def one_worker(dataset: torch.utils.data.Dataset) -> EpochLoader:
+    return build_loader(
+        dataset,
         batch_size=1,
         shuffle=False,
         num_workers=1,
@@ -207,10 +220,37 @@ def test_a_killed_worker_is_an_error_that_says_what_to_do() -> None:
         drop_last=False,
         collate_fn=list,
     )
-    with pytest.raises(
-        ChildProcessError, match=r"has died \(DataLoader worker.*DATA_LOADER.NUM_WORKERS.*goes on"
-    ):
-        list(loader)
+
+
+DIED = r"has died \(DataLoader worker \(pid \d+\) is killed by signal: Killed.*NUM_WORKERS.*goes on"
+
+
+def test_a_killed_worker_is_an_error_that_says_what_to_do() -> None:
+    with pytest.raises(ChildProcessError, match=DIED):
+        list(one_worker(Suicidal()))
+
+
+def test_the_death_of_a_worker_does_not_disturb_what_is_being_done(tmp_path: Path) -> None:
+    """torch would raise it in the middle of a checkpoint, which then could not be written, or lose it."""
+    batches = iter(one_worker(Suicidal()))
+    assert [next(batches)[0] for _ in range(4)] == [0, 1, 2, 3]  # the worker reads two ahead
+    worker = multiprocessing.active_children()[0]
+    path = tmp_path / "checkpoint_epoch_00001.pyth"
+    end = time.monotonic() + 60
+    is_dead = None
+    while is_dead is None and time.monotonic() < end:
+        save_checkpoint(path, {"epoch": 1})
+        # Left to be found dead by torch too, which is_alive() would not do.
+        is_dead = os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    save_checkpoint(path, {"epoch": 2})
+    with pytest.raises(ChildProcessError, match=DIED):
+        next(batches)
+
+
+def test_a_batch_that_a_worker_cannot_hand_over_is_an_error() -> None:
+    """torch's queue would print that, and the run wait for the batch for ever."""
+    with pytest.raises(OSError, match=r"^a batch could not be put into memory.*File too large.*/dev/shm"):
+        next(iter(one_worker(TooLarge())))
 
 
 # In a worker: the system is out of memory at the eighth video.
@@ -228,8 +268,8 @@ clips.TrainClips.__getitem__ = item
 
 def test_a_run_whose_worker_was_killed_goes_on(config: Path) -> None:
     code, _, err = finish(start(config, OUT_OF_MEMORY))
-    # What it says is the test above: torch raises the error in whatever is being done, printing included.
     assert code == 1 and "Traceback" not in err
+    assert "run_net.py: a process that reads videos has died" in err
     assert (1, 1) in steps(config)
     code, out, err = finish(start(config))
     assert code == 0 and "Resuming from" in out

@@ -40,16 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     program = Path(sys.argv[0]).name
     warnings.showwarning = lambda message, *_: print(f"{program}: warning: {message}", file=sys.stderr)
     with interrupted_once():
-        return exit_code(lambda: run_or_say_who_died(parse_arguments(arguments)))
-
-
-def run_or_say_who_died(chosen: argparse.Namespace) -> None:
-    try:
-        run(chosen)
-    except RuntimeError as error:
-        from vidformers.data.loader import as_worker_death
-
-        raise as_worker_death(error) or error from error
+        return exit_code(lambda: run(parse_arguments(arguments)))
 
 
 @contextmanager

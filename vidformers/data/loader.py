@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import io
+import pickle
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 
 class EpochBatchSampler(Sampler[list[int]]):
@@ -79,15 +85,13 @@ class EpochBatchSampler(Sampler[list[int]]):
             yield own[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
 
 
-def as_worker_death(error: RuntimeError) -> ChildProcessError | None:
-    """What to do about the death of a DataLoader's worker, if that is what an error tells.
-
-    torch raises it in whatever the main process is doing at the moment.
-    """
+def _as_worker_death(error: RuntimeError) -> ChildProcessError | None:
+    """What to do about the death of a DataLoader's worker, if that is what an error tells."""
     if not str(error).startswith("DataLoader worker (pid"):
         return None
+    told = error.__cause__ or error  # that which names the signal
     return ChildProcessError(
-        f"a process that reads videos has died ({' '.join(str(error).split())[:200]}). Killed: most often "
+        f"a process that reads videos has died ({' '.join(str(told).split())[:200]}). Killed: most often "
         "the machine's memory ran out; lower DATA_LOADER.NUM_WORKERS or DATA_LOADER.PREFETCH_MB. Bus error: "
         "/dev/shm is too small. Aborted or a segmentation fault: a decoder broke at a video; use "
         "DATA.DECODING_BACKEND pyav, and find the video with data_prep/verify.py. The same command goes on "
@@ -95,23 +99,101 @@ def as_worker_death(error: RuntimeError) -> ChildProcessError | None:
     )
 
 
+class _Deaths:
+    """Raises the death of a worker where a batch is waited for, and nowhere else.
+
+    torch's signal handler raises it in whatever the main process is doing: writing a checkpoint, which then
+    "could not be written", or the destructor of an object, where Python drops it.
+    """
+
+    def __init__(self) -> None:
+        self.raise_it: Callable[..., Any] | None = None  # torch's handler
+        self.is_waiting = False
+
+    def take_over(self) -> None:
+        """Put ours in place of torch's handler, which it sets when it first starts workers."""
+        if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
+            return
+        handler = signal.getsignal(signal.SIGCHLD)
+        if callable(handler) and handler != self._handle:
+            self.raise_it = handler
+            signal.signal(signal.SIGCHLD, self._handle)
+
+    def _handle(self, number: int, frame: object) -> None:
+        if self.is_waiting and self.raise_it:
+            self.raise_it(number, frame)
+
+    @contextmanager
+    def raised(self) -> Iterator[None]:
+        """In the block a death is raised; first of all one that has happened since the last block."""
+        self.is_waiting = True
+        try:
+            if self.raise_it:
+                self.raise_it(None, None)
+            yield
+        finally:
+            self.is_waiting = False
+
+
+_deaths = _Deaths()
+_NONE_LEFT = object()
+
+
+class _Sharing(pickle.Pickler):
+    """Walks through all that pickles, and moves its tensors into shared memory."""
+
+    def persistent_id(self, value: object) -> str | None:
+        if not isinstance(value, torch.Tensor):
+            return None
+        if value.numel():
+            value.share_memory_()
+        return "shared"
+
+
+def _collated(collate_fn: Callable[[list[Any]], Any], items: list[Any]) -> Any:
+    """A batch that a worker can hand over.
+
+    torch would share its tensors in a thread of the queue, which prints an error and drops the batch: the
+    main process would wait for it for ever.
+    """
+    batch = collate_fn(items)
+    if get_worker_info() is None:
+        return batch
+    try:
+        _Sharing(io.BytesIO()).dump(batch)
+    except (RuntimeError, OSError) as error:
+        raise OSError(
+            f"a batch could not be put into memory shared with the main process ({error}); make /dev/shm "
+            "larger, raise the limits on files (ulimit -f, ulimit -n), lower DATA_LOADER.PREFETCH_MB, or set "
+            "DATA_LOADER.NUM_WORKERS 0. The same command goes on from the newest checkpoint"
+        ) from error
+    return batch
+
+
 class EpochLoader(DataLoader):
     """DataLoader whose `set_epoch` reaches the order and, where it has one, the dataset.
 
-    A ValueError in a worker arrives as it was raised, without the worker's traceback in its text. The death
-    of a worker is a ChildProcessError (an OSError) that says what to do.
+    A ValueError or OSError in a worker arrives as it was raised, without the worker's traceback in its text.
+    The death of a worker is a ChildProcessError (an OSError) that says what to do.
     """
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         try:
-            yield from super().__iter__()
-        except ValueError as error:
-            _, found, message = str(error).rpartition("\nValueError: ")
+            batches = super().__iter__()
+            _deaths.take_over()
+            while True:
+                with _deaths.raised():
+                    batch = next(batches, _NONE_LEFT)
+                if batch is _NONE_LEFT:
+                    return
+                yield batch
+        except (ValueError, OSError) as error:
+            _, found, message = str(error).rpartition(f"\n{type(error).__name__}: ")
             if not found:
                 raise
-            raise ValueError(message.strip()) from error
+            raise type(error)(message.strip()) from error
         except RuntimeError as error:
-            raise as_worker_death(error) or error from error
+            raise _as_worker_death(error) or error from error
 
     def set_epoch(self, epoch: int, *, start_batch: int = 0) -> None:
         """Choose the epoch that the next iteration gives, from batch `start_batch` on."""
@@ -187,7 +269,7 @@ def build_loader(
         num_workers=num_workers,
         prefetch_factor=batches_ahead if num_workers else None,
         pin_memory=pin_memory and torch.cuda.is_available(),
-        collate_fn=collate_fn,
+        collate_fn=functools.partial(_collated, collate_fn),
         # Otherwise starting workers would draw from torch's global generator.
         generator=torch.Generator().manual_seed(seed),
     )
