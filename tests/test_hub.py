@@ -21,8 +21,8 @@ LABELS = ["a", "b", "c", "d", "e"]
 def test_a_folder_gives_the_model_back(name: str, tmp_path: Path) -> None:
     model, clip = tiny(name).eval(), tiny_clip(name)
     vf.save_pretrained(model, tmp_path / "saved", protocol=METADATA.protocol, labels=LABELS)
-    again = vf.from_pretrained(tmp_path / "saved").eval()
-    assert type(again) is type(model)
+    again = vf.from_pretrained(tmp_path / "saved")
+    assert type(again) is type(model) and not again.training
     assert again.metadata == replace(model.metadata, protocol=METADATA.protocol, labels=tuple(LABELS))
     with torch.no_grad():
         torch.testing.assert_close(again(clip), model(clip), atol=0, rtol=0)
@@ -48,6 +48,10 @@ def test_overrides_and_a_new_classifier(tmp_path: Path) -> None:
     assert other.num_classes == 7 and other.metadata.labels is None
     assert torch.equal(other.blocks[0].mlp.fc1.weight, model.blocks[0].mlp.fc1.weight)
     # What the model has become is what is written.
+    several = replace(longer.metadata, multi_label=True)
+    save_weights(longer, file, several)
+    assert vf.from_pretrained(file).metadata.multi_label
+    assert vf.create_model("mvit_tiny", weights=file).training  # a new model is, as torch's are
     model.reset_classifier(3)
     with pytest.raises(ValueError, match="got 5 labels for 3 classes"):
         vf.save_pretrained(model, tmp_path, labels=LABELS)

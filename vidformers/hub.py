@@ -27,7 +27,8 @@ def from_pretrained(
 
     source: "x.safetensors", a folder, or "owner/name" (needs the extra `hub`; `revision` is a branch, tag or
     commit of it). `overrides` go over the arguments that the model was made with, as in `create_model`:
-    num_classes=10 gives it a new classifier. The model is in training mode, as a new one is.
+    num_classes=10 gives it a new classifier. The model is in eval mode, ready to predict, as those of
+    transformers' and huggingface_hub's `from_pretrained` are: call `.train()` to train it further.
 
     Raises ValueError for weights that do not say what they are of; FileNotFoundError, ImportError, and the
     errors of `create_model` and of huggingface_hub.
@@ -43,7 +44,7 @@ def from_pretrained(
             f"{path} does not say which model it is of; use create_model(name, weights=...), or write it "
             "anew with tools/convert_checkpoint.py"
         )
-    return create_model(metadata.model_name, weights=path, **overrides)
+    return create_model(metadata.model_name, weights=path, **overrides).eval()
 
 
 def save_pretrained(
@@ -104,7 +105,7 @@ def _hub() -> Any:
 def _card(metadata: Metadata) -> str:
     lines = ["---", "library_name: vidformers", "pipeline_tag: video-classification", "---", ""]
     lines += [f"# {metadata.model_name}", "", "```python", "import vidformers as vf", ""]
-    lines += ['model = vf.from_pretrained("owner/name").eval()  # this repository', "```", ""]
+    lines += ['model = vf.from_pretrained("owner/name")  # this repository', "```", ""]
     if metadata.protocol is not None:
         p = metadata.protocol
         lines += [
@@ -114,5 +115,7 @@ def _card(metadata: Metadata) -> str:
         ]
     if metadata.labels is not None:
         more = ", ..." if len(metadata.labels) > 10 else ""
-        lines += [f"{len(metadata.labels)} classes: {', '.join(metadata.labels[:10])}{more}"]
+        lines += [f"{len(metadata.labels)} classes: {', '.join(metadata.labels[:10])}{more}", ""]
+    if metadata.multi_label:
+        lines += ["A video has a set of classes: probabilities are `model(clip).sigmoid()`."]
     return "\n".join(lines).rstrip() + "\n"

@@ -25,6 +25,7 @@ METADATA = Metadata(
     ),
     labels=("walking", "running"),
     source="slowfast",
+    multi_label=True,
 )
 
 
@@ -46,7 +47,9 @@ def test_files_without_metadata(tmp_path: Path) -> None:
         read_metadata(tmp_path / "none.safetensors")
 
 
-@pytest.mark.parametrize("change", [{"protocol": {"num_frames": 8}}, {"model_name": None}, {"labels": 3}])
+@pytest.mark.parametrize(
+    "change", [{"protocol": {"num_frames": 8}}, {"model_name": None}, {"labels": 3}, {"multi_label": "no"}]
+)
 def test_broken_metadata_name_the_file(change: dict) -> None:
     given = {**json.loads(to_header(METADATA)["vidformers"]), **change}
     if given["model_name"] is None:

@@ -37,6 +37,7 @@ def save_run(folder: Path, *overrides: str, class_names: list[str] | None = None
         "ema": None,
         "config": cfg.dump(),
         "class_names": class_names,
+        "multi_label": cfg.MODEL.LOSS_FUNC == "bce_logit",
         "vidformers": vidformers.__version__,
     }
     torch.save(state, path)

@@ -1,20 +1,17 @@
 """The ablation of a config: what it writes, that processes and batches do not change it, what it refuses."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import simplejson
 
+from tests.warm_processes import RUN_NET, run_script
 from vidformers.analysis.ablation_table import AblationTable
 from vidformers.config import load_config
 from vidformers.data.records import NO_LABEL, Record, VideoList
 from vidformers.engine.ablate import ablate, check_ablated_videos, check_ablation
 from vidformers.engine.build import load_videos
 
-ROOT = Path(__file__).parents[2]
 CONFIG = """
 MODEL: {NAME: mvit_tiny, NUM_CLASSES: 2, ARGS: {embed_dim: 8}}
 DATA:
@@ -86,14 +83,8 @@ def test_batch_size_and_processes_do_not_change_a_byte(make_cfg, tmp_path):
     ablate(workers)
     assert json_of(workers) == json_of(cfg)
     two = tmp_path / "two"
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
-        *(str(ROOT / "tools" / "run_net.py"), "--cfg", str(tmp_path / "tiny.yaml")),
-        *("DATA.PATH_TO_DATA_DIR", cfg.DATA.PATH_TO_DATA_DIR, "OUTPUT_DIR", str(two)),
-    ]
-    result = subprocess.run(
-        command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
+    folders = ("DATA.PATH_TO_DATA_DIR", cfg.DATA.PATH_TO_DATA_DIR, "OUTPUT_DIR", str(two))
+    result = run_script(RUN_NET, "--cfg", str(tmp_path / "tiny.yaml"), *folders, processes=2)
     assert result.returncode == 0, result.stderr
     assert (two / "temporal_ablation.json").read_bytes() == json_of(cfg)
     assert result.stdout.count("written:") == 1

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +12,11 @@ import pytest
 import simplejson
 import torch
 
+from tests.warm_processes import ROOT, RUN_NET, run_script
 from vidformers.checkpoints import load_weights
 from vidformers.engine.distributed import process_group
 from vidformers.models import create_model
 
-ROOT = Path(__file__).parents[2]
-TWO_PROCESSES = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 # No dropout and no mixing, whose random numbers are each process's own; batch normalisation would differ too.
 CONFIG = """
 MODEL: {{NAME: mvit_tiny, NUM_CLASSES: 2, ARGS: {{embed_dim: 8}}}}
@@ -37,21 +37,29 @@ OUTPUT_DIR: {output}
 """
 
 
-def run(folder: Path, data: Path, processes: int, *overrides: str) -> Path:
-    """Train 10 steps of 4 videos and test; returns OUTPUT_DIR."""
-    folder.mkdir(parents=True)
-    (folder / "run.yaml").write_text(CONFIG.format(data=data, output=folder / "out"))
+def torchrun(script: Path, *arguments: str, processes: int) -> subprocess.CompletedProcess:
+    """What `run_script` stands for."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    result = subprocess.run(
-        [
-            *(sys.executable, *(launcher if processes > 1 else ())),
-            *(str(ROOT / "tools" / "run_net.py"), "--cfg", str(folder / "run.yaml"), *overrides),
-        ],
+    return subprocess.run(
+        [sys.executable, *launcher, str(script), *arguments],
         capture_output=True,
         text=True,
         timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
     )
+
+
+def write_config(folder: Path, data: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "run.yaml"
+    path.write_text(CONFIG.format(data=data, output=folder / "out"))
+    return path
+
+
+def run(folder: Path, data: Path, processes: int, *overrides: str, start=run_script) -> Path:
+    """Train 10 steps of 4 videos and test; returns OUTPUT_DIR."""
+    config = write_config(folder, data)
+    result = start(RUN_NET, "--cfg", str(config), *overrides, processes=processes)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.count("Test of") == 1
     return folder / "out"
@@ -94,12 +102,16 @@ def same_scores(ours: Path, theirs: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("processes", "overrides"),
-    [(2, ()), (2, ("TRAIN.SHARD", "True")), (1, ("TRAIN.MICRO_BATCHES", "3"))],
+    ("processes", "start", "overrides"),
+    [
+        (2, torchrun, ()),
+        (2, run_script, ("TRAIN.SHARD", "True")),
+        (1, run_script, ("TRAIN.MICRO_BATCHES", "3")),
+    ],
     ids=["ddp", "fsdp2", "micro-batches"],
 )
-def test_the_same_global_batch_gives_the_same_parameters(single, data, tmp_path, processes, overrides):
-    output = run(tmp_path / "run", data, processes, *overrides)
+def test_the_same_global_batch_gives_the_same_parameters(single, data, tmp_path, processes, start, overrides):
+    output = run(tmp_path / "run", data, processes, *overrides, start=start)
     expected = final_state(single)
     # A sharded run leaves the weights to use, averaged here, in one file.
     wanted = expected["ema"] if "TRAIN.SHARD" in overrides else expected["model"]
@@ -117,13 +129,8 @@ def check_export(output: Path, wanted: dict, tmp_path: Path) -> None:
     """The folder's export is what the run itself wrote at the end, and loads."""
     folder = output / "checkpoints" / "checkpoint_epoch_00005.sharded"
     for name in ("weights.safetensors", "weights.pyth"):
-        command = [
-            sys.executable,
-            str(ROOT / "tools" / "export_checkpoint.py"),
-            str(folder),
-            str(tmp_path / name),
-        ]
-        subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        done = run_script(ROOT / "tools" / "export_checkpoint.py", str(folder), str(tmp_path / name))
+        assert done.returncode == 0, done.stderr
         model = create_model("mvit_tiny", num_classes=2, embed_dim=8, num_frames=4, image_size=32)
         load_weights(model, tmp_path / name)
         for key, tensor in model.state_dict().items():
@@ -139,17 +146,14 @@ def test_a_sharded_run_resumes_from_its_folder(data, tmp_path):
     damaged = checkpoints / "checkpoint_epoch_00003.sharded"
     for path in [path for epoch in (3, 4, 5) for path in checkpoints.glob(f"checkpoint_epoch_0000{epoch}*")]:
         if path != damaged:
-            subprocess.run(["rm", "-r", str(path)], check=True)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     part = damaged / "__1_0.distcp"  # of the second process
     part.write_bytes(part.read_bytes()[:-200] + bytes(200))
     (cut / "log.jsonl").unlink()
     again = tmp_path / "cut" / "again"
     again.mkdir()
     (tmp_path / "cut" / "run.yaml").rename(again / "run.yaml")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command += [str(ROOT / "tools" / "run_net.py"), "--cfg", str(again / "run.yaml"), *overrides]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    result = run_script(RUN_NET, "--cfg", str(again / "run.yaml"), *overrides, processes=2)
     assert result.returncode == 0, result.stderr
     assert f"{damaged} cannot be read (ValueError: {part.name} is damaged" in result.stdout
     assert "checkpoint_epoch_00002_step_000001.sharded after 2 of 5 epochs and 1 steps" in result.stdout
@@ -212,14 +216,7 @@ with process_group("cpu"):
 
 def test_models_of_all_kinds_are_sharded_or_refused(tmp_path):
     (tmp_path / "sharding.py").write_text(SHARDING)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(
-        [*TWO_PROCESSES, str(tmp_path / "sharding.py")],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=environment,
-    )
+    result = run_script(tmp_path / "sharding.py", processes=2)
     assert result.returncode == 0, result.stderr
     assert "TRAIN.SHARD cannot split RevMViT" in result.stdout
 
@@ -237,15 +234,9 @@ runpy.run_path({tool!r}, run_name="__main__")
 
 
 def test_a_bad_loss_in_one_process_stops_all_and_names_the_videos_of_the_step(data, tmp_path):
-    (tmp_path / "run.yaml").write_text(CONFIG.format(data=data, output=tmp_path / "out"))
-    (tmp_path / "bad.py").write_text(BAD_LOSS.format(tool=str(ROOT / "tools" / "run_net.py")))
-    result = subprocess.run(
-        [*TWO_PROCESSES, str(tmp_path / "bad.py"), "--cfg", str(tmp_path / "run.yaml")],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-    )
+    config = write_config(tmp_path, data)
+    (tmp_path / "bad.py").write_text(BAD_LOSS.format(tool=str(RUN_NET)))
+    result = run_script(tmp_path / "bad.py", "--cfg", str(config), processes=2)
     assert result.returncode == 1 and "The training loss became nan at epoch 1, step 2" in result.stderr
     rows = map(simplejson.loads, (tmp_path / "out" / "log.jsonl").read_text().splitlines())
     (row,) = (row for row in rows if row["event"] == "bad_loss")
@@ -273,16 +264,10 @@ finally:
 
 @pytest.mark.parametrize("shard", ["True", "False"])
 def test_a_warning_to_one_process_in_a_validation_stops_all(data, tmp_path, shard):
-    (tmp_path / "run.yaml").write_text(CONFIG.format(data=data, output=tmp_path / "out"))
-    (tmp_path / "stopped.py").write_text(STOPPED.format(tool=str(ROOT / "tools" / "run_net.py")))
+    config = write_config(tmp_path, data)
+    (tmp_path / "stopped.py").write_text(STOPPED.format(tool=str(RUN_NET)))
     overrides = ("TEST.BATCH_SIZE", "1", "TRAIN.EVAL_PERIOD", "1", "TRAIN.SHARD", shard)
-    result = subprocess.run(
-        [*TWO_PROCESSES, str(tmp_path / "stopped.py"), "--cfg", str(tmp_path / "run.yaml"), *overrides],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-    )
+    result = run_script(tmp_path / "stopped.py", "--cfg", str(config), *overrides, processes=2)
     assert result.returncode == 1 and "SIGTERM: stopped with a checkpoint" in result.stdout, result.stderr
     assert result.stdout.count("views 1\n") == 2  # of 4 each
     names = [path.name for path in (tmp_path / "out" / "checkpoints").iterdir()]

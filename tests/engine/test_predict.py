@@ -1,6 +1,7 @@
 """`vf.predict` and `Predictor`: the answers of the multi-view test, from whatever the weights say."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,12 @@ import torch
 
 import vidformers as vf
 from tests.engine.predicting import save_run
+from vidformers.analysis.explain import explain_clips
 from vidformers.checkpoints.metadata import Metadata, Protocol, to_header
 from vidformers.config import load_config
 from vidformers.data.readers import VideoReadError
 from vidformers.engine.build import load_videos
+from vidformers.engine.convert import convert_weights
 from vidformers.engine.model import build_model
 from vidformers.engine.predict import Predictor
 from vidformers.engine.protocol import checkpoint_config, config_protocol
@@ -119,9 +122,27 @@ def test_a_yaml_file_by_its_path_says_the_protocol(tmp_path: Path) -> None:
 def test_several_labels_a_video_are_a_sigmoid_a_class(tmp_path: Path, tiny_dataset: Path) -> None:
     video = tiny_dataset / "video_0.mp4"
     one = vf.predict(save_run(tmp_path), video)
-    several = vf.predict(save_run(tmp_path, "MODEL.LOSS_FUNC", "bce_logit"), video)
+    run = save_run(tmp_path, "MODEL.LOSS_FUNC", "bce_logit")
+    several = vf.predict(run, video)
     assert one.probabilities.sum() == pytest.approx(1, abs=1e-5)
     assert several.probabilities.sum() != pytest.approx(1, abs=1e-2)
+    # Whatever way the weights take to the prediction.
+    converted = tmp_path / "several.safetensors"
+    assert convert_weights(run, converted).multi_label
+    loaded = vf.create_model("mvit_tiny", num_classes=2, embed_dim=8, num_frames=4, image_size=32)
+    vf.load_weights(loaded, converted)
+    loaded.metadata = replace(loaded.metadata, protocol=several.protocol)
+    for source in (converted, vf.from_pretrained(converted), loaded):
+        assert np.allclose(vf.predict(source, video).probabilities, several.probabilities, atol=1e-6)
+    assert np.allclose(
+        vf.predict("mvit_tiny", video, weights=run).probabilities, several.probabilities, atol=1e-6
+    )
+    clips = torch.zeros(1, 3, 4, 32, 32)
+    assert explain_clips(loaded, clips).probabilities.sum() != pytest.approx(1, abs=1e-2)
+    new = vf.from_pretrained(converted, num_classes=3)
+    assert not new.metadata.multi_label
+    loaded.reset_classifier(2)
+    assert not loaded.metadata.multi_label
 
 
 @pytest.mark.parametrize(
@@ -194,6 +215,13 @@ MVIT: {DEPTH: 2, EMBED_DIM: 16, NUM_HEADS: 1, PATCH_KERNEL: [3, 7, 7],
     predictor = Predictor(weights=tmp_path / "x.pyth")
     assert predictor.name == "mvit" and len(predictor.class_names) == 3
     assert predictor.protocol == config_protocol(cfg) and predictor.protocol.num_temporal_views == 2
+    assert not predictor.multi_label
+    several_labels = theirs.replace("DATA: {", "DATA: {MULTI_LABEL: True, ")
+    several_labels = several_labels.replace("MODEL: {", "MODEL: {HEAD_ACT: sigmoid, LOSS_FUNC: bce, ")
+    several = {**state, "cfg": several_labels}
+    torch.save(several, tmp_path / "several.pyth")
+    assert Predictor(weights=tmp_path / "several.pyth").multi_label
+    assert Predictor(tmp_path / "theirs.yaml", weights=tmp_path / "x.pyth").multi_label is False
     torch.save({**state, "cfg": "MODEL: {ARCH: slowfast, MODEL_NAME: SlowFast}"}, tmp_path / "x.pyth")
     with pytest.raises(ValueError, match="does not say which model it is of"):
         Predictor(weights=tmp_path / "x.pyth")

@@ -62,7 +62,7 @@ def test_a_failed_video_is_wrong_over_the_list_and_left_out_of_the_readable():
     )
     results = summarize(predictions, ["left", "right"])
     assert results["num_videos"] == 4 and results["num_failed"] == 1 and results["num_views"] == 2
-    assert results["top1"] == 50.0
+    assert results["top1"] == 50.0 and results["num_classes"] == 2
     assert results["top1_readable"] == pytest.approx(200 / 3)
     assert results["per_class"][0] == {"label": 0, "name": "left", "num_videos": 2, "top1": 50.0}  # type: ignore[index]
 

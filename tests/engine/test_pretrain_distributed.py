@@ -1,14 +1,12 @@
 """Pre-training on two processes (gloo), replicated and sharded: the losses are those of one."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import simplejson
 
-ROOT = Path(__file__).parents[2]
+from tests.warm_processes import RUN_NET, run_script
+
 MODELS = {
     "vit": "{NAME: vit_tiny, NUM_CLASSES: 2, ARGS: {embed_dim: 24, depth: 2, class_token: False}}",
     "mvit": "{NAME: mvit_tiny, NUM_CLASSES: 2, ARGS: {embed_dim: 8, depth: 2, dim_mul: [], head_mul: [], "
@@ -37,17 +35,7 @@ def run(folder: Path, data: Path, model: str, processes: int, *overrides: str) -
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "run.yaml"
     config.write_text(CONFIG.format(model=MODELS[model], data=data, output=folder / "out"))
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    result = subprocess.run(
-        [
-            *(sys.executable, *(launcher if processes > 1 else ())),
-            *(str(ROOT / "tools" / "run_net.py"), "--cfg", str(config), *overrides),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-    )
+    result = run_script(RUN_NET, "--cfg", str(config), *overrides, processes=processes)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 

@@ -1,16 +1,15 @@
 """A killed run goes on as if nothing had happened: real processes, real signals."""
 
-import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import simplejson
 import torch
 
-ROOT = Path(__file__).parents[2]
+from tests.warm_processes import RUN_NET, run_script
+
 CONFIG = """
 MODEL:
   NAME: mvit_tiny
@@ -35,10 +34,8 @@ OUTPUT_DIR: {output}
 """
 # Signals the process where it is told: after a step, half way through a file, at a video of a validation.
 KILLER = """
-import atexit, os, signal, sys
-sys.argv = ["run_net.py", *sys.argv[2:]]
+import atexit, os, runpy, torch
 place, count = os.environ["KILL_AT"].split(":")
-import torch
 from vidformers.engine.train import Trainer
 seen = 0
 def die(): os.kill(os.getpid(), int(os.environ["KILL_SIGNAL"]))
@@ -70,7 +67,6 @@ if place == "validate":
         return gather(*arguments, **others)
     test.gather_views = gather_views
     atexit.register(lambda: print("validated views:", seen))
-import runpy
 runpy.run_path({tool!r}, run_name="__main__")
 """
 
@@ -78,16 +74,10 @@ runpy.run_path({tool!r}, run_name="__main__")
 def start(
     config: Path, *, kill_at: str = "never:0", number: int = signal.SIGKILL
 ) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "KILL_AT": kill_at, "KILL_SIGNAL": str(int(number))}
-    environment["PYTHONPATH"] = str(ROOT)
-    code = KILLER.replace("{tool!r}", repr(str(ROOT / "tools" / "run_net.py")))
-    return subprocess.run(
-        [sys.executable, "-c", code, "-", "--cfg", str(config)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=environment,
-    )
+    script = config.with_name("killer.py")
+    script.write_text(KILLER.format(tool=str(RUN_NET)))
+    environment = {"KILL_AT": kill_at, "KILL_SIGNAL": str(int(number))}
+    return run_script(script, "--cfg", str(config), environment=environment)
 
 
 def make_config(folder: Path, data: Path) -> Path:

@@ -56,8 +56,10 @@ def inflated_arguments(image: Mapping[str, Any], num_frames: int) -> dict[str, A
         video["class_token_log_frames"] = image.get("class_token", True)
     pool_kernel = image["pool_kvq_kernel"]
     # Only convolutions can be inflated: a temporal average would meet the padding at the clip's ends.
-    if pool_kernel is not None and image.get("pool_mode", "conv").startswith("conv"):
-        video["pool_kvq_kernel"] = (3, *pool_kernel[1:])
+    # (A kernel of ones is no layer where nothing is strided over.)
+    has_kernel = pool_kernel is not None and max(pool_kernel) > 1
+    if has_kernel and image.get("pool_mode", "conv").startswith("conv"):
+        video["pool_kvq_kernel"] = (max(3, pool_kernel[0]), *pool_kernel[1:])
     return video
 
 

@@ -67,11 +67,16 @@ def test_figures_show_what_they_say(tmp_path: Path) -> None:
         "Accuracy by number of views",
         "Who is taken for whom",
     ]
-    assert drawn["Accuracy by number of views"].lines[0].get_ydata().tolist() == [51.0, 52.0]
+    views = drawn["Accuracy by number of views"]
+    assert views.lines[0].get_ydata().tolist() == [51.0, 52.0]
+    # Of three classes top-5 is all of them.
+    assert len(views.lines) == 1 and views.get_ylabel() == "top-1 (%)"
     perfect = {"num_temporal_views": 1, "num_spatial_crops": 1, "top1": 100.0, "top5": 100.0}
     results["accuracy_by_num_views"] = [perfect, {**perfect, "num_temporal_views": 2}]
+    results["num_classes"] = 6
     figure = Figure()
     panels_of_test(results, None, None, None, max_matrix=3)[-1].draw(figure)
+    assert len(figure.axes[0].lines) == 2
     low, high = figure.axes[0].get_ylim()
     assert 0 <= low < high == 100  # no ticks above 100 %
     (dots,) = drawn["Calibration"].collections[1:]

@@ -2,12 +2,12 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import simplejson
 
-ROOT = Path(__file__).parents[2]
+from tests.warm_processes import ROOT, RUN_NET, run_script
+
 TINY = """
     MODEL.NAME mvit_tiny MODEL.NUM_CLASSES 2 MODEL.ARGS {'embed_dim':8}
     DATA.NUM_FRAMES 4 DATA.TRAIN_CROP_SIZE 32 DATA.TEST_CROP_SIZE 32 DATA.TRAIN_JITTER_SCALES [36,40]
@@ -17,19 +17,16 @@ TINY = """
 PUBLISHED = ("--cfg", "configs/mvit_b_16x4.yaml")
 
 
-def run_net(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
+def run_net(*arguments: str) -> subprocess.CompletedProcess:
+    """As a user does it, in a process that starts from nothing."""
     return subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "run_net.py"), *arguments],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=300,
+        [sys.executable, str(RUN_NET), *arguments], capture_output=True, text=True, cwd=ROOT, timeout=300
     )
 
 
 def error_of(*arguments: str) -> str:
     """The message of a run that must fail: one paragraph on stderr, no traceback, exit code not 0."""
-    result = run_net(*arguments)
+    result = run_script(RUN_NET, *arguments)
     assert result.returncode not in (0, None), result.stdout
     assert "Traceback" not in result.stderr, result.stderr
     message = result.stderr.strip().split("run_net.py: ")[-1]
@@ -57,7 +54,7 @@ def test_train_and_test_from_the_published_config(tiny_dataset, tmp_path):
     assert '<section id="training"' in page and '<section id="test"' in page
     assert "top-1" in result.stdout
     # What was written is a configuration that can be run again, with the --opts spelling of PySlowFast.
-    again = run_net("--cfg", str(out / "config.yaml"), "--opts", "TRAIN.ENABLE", "False")
+    again = run_script(RUN_NET, "--cfg", str(out / "config.yaml"), "--opts", "TRAIN.ENABLE", "False")
     assert again.returncode == 0, again.stderr
     assert simplejson.loads((out / "test_results.json").read_text())["top1"] == results["top1"]
 

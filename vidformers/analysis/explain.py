@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vidformers.analysis.attention_maps import as_it_predicts, relevance, rollout
 from vidformers.analysis.grad_cam import grad_cam
+from vidformers.checkpoints.metadata import class_probabilities, metadata_of
 from vidformers.layers.checks import check_choice
 
 METHODS = ("rollout", "relevance", "gradcam")
@@ -44,7 +45,9 @@ def explain_clips(
     """
     check_choice("method", method, METHODS)
     with as_it_predicts(model), torch.no_grad():
-        probabilities = model(clip).float().softmax(dim=1)
+        metadata = metadata_of(model)
+        multi_label = metadata is not None and metadata.multi_label
+        probabilities = class_probabilities(model(clip), multi_label=multi_label)
     index = probabilities.argmax(dim=1) if class_index is None else torch.as_tensor(class_index)
     if method == "rollout":
         maps = rollout(model, clip)

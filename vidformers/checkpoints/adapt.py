@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vidformers.checkpoints.family import Adapted
-from vidformers.checkpoints.inflate import inflate
+from vidformers.checkpoints.inflate import inflate, tile_position
 from vidformers.layers.position import resize_joint, resize_spatial, resize_temporal
 from vidformers.layers.rel_pos import resize_rows
 from vidformers.layers.sizes import Grid
@@ -27,6 +27,8 @@ def adapt(state: dict[str, Tensor], model: nn.Module) -> Adapted:
     grid = cast(Grid, model.grid)
     from_images, joint_grid = _origin(state, grid, "pos_embed" in target)
     state = match_qkv(state, set(target))
+    if from_images and grid[0] > 1:
+        state = {name: _tap_of_the_frame(tensor) for name, tensor in state.items()}
     adapted = inflate(state, model) if from_images else Adapted(state)
     if from_images:
         _inflate_positions(adapted, target, grid)
@@ -83,6 +85,12 @@ def _origin(state: dict[str, Tensor], grid: Grid, wants_joint: bool) -> tuple[bo
         frames = 1
     joint_grid = _joint_grid(num_tokens, grid, frames, may_be_images)
     return may_be_images and (frames == 1 or joint_grid is None or joint_grid[0] == 1), joint_grid
+
+
+def _tap_of_the_frame(tensor: Tensor) -> Tensor:
+    """Of a pooling kernel over several frames, in an image model, the one tap that an image meets."""
+    taps = tensor.shape[2] if tensor.ndim == 5 else 1
+    return tensor[:, :, taps // 2 : taps // 2 + 1] if taps > 1 and taps % 2 else tensor
 
 
 def _frames_of_tables(state: dict[str, Tensor]) -> int | None:
@@ -154,7 +162,10 @@ def _inflate_positions(adapted: Adapted, target: dict[str, Tensor], grid: Grid) 
 def _resize_joint(adapted: Adapted, old_grid: Grid, grid: Grid, from_images: bool) -> None:
     position = adapted.state["pos_embed"].float()
     first = _num_prefix(adapted.state)
-    patches = resize_joint(position[:, first:], old_grid, grid)
+    # Frames of an image are tiled, which rounds nothing, where interpolation would.
+    frames = 1 if old_grid[0] == 1 else grid[0]
+    patches = resize_joint(position[:, first:], old_grid, (frames, *grid[1:]))
+    patches = tile_position(patches, grid[0] // frames)
     adapted.state["pos_embed"] = torch.cat([position[:, :first], patches], dim=1)
     (adapted.inflated if from_images else adapted.resized).append("pos_embed")
 
@@ -166,7 +177,9 @@ def _resize_table(adapted: Adapted, name: str, wanted: Tensor, grid: Grid, from_
         return
     kind = name.rpartition(".")[2]
     resized = None
-    if kind in ("rel_pos_t", "rel_pos_h", "rel_pos_w"):
+    if kind == "rel_pos_t" and tensor.shape[0] == 1:  # an image's: exact, where interpolation rounds
+        resized = tensor.expand(wanted.shape[0], -1)
+    elif kind in ("rel_pos_t", "rel_pos_h", "rel_pos_w"):
         resized = resize_rows(tensor.float(), wanted.shape[0])
     elif kind == "pos_embed_temporal":
         resized = resize_temporal(tensor.float(), wanted.shape[1])

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from vidformers.checkpoints.families import FAMILIES
 from vidformers.checkpoints.family import Family, Source
 from vidformers.checkpoints.fitting import fitting_models
+from vidformers.checkpoints.metadata import metadata_of
 from vidformers.checkpoints.read import find_state_dict, read_checkpoint
 
 _SHOWN = 5  # names of each kind in an error
+_CLASSIFIER = "head.projection.weight"
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +28,8 @@ class LoadInfo:
     `source` is "vidformers" or the project whose names were recognised ("slowfast", "torchvision", ...).
     `matched` are all names that were loaded, those in `resized` (position tables of another input size) and
     `inflated` (image to video) too; `missing` kept the values they had. `class_names` are those in the
-    checkpoint, in the order of its labels; None if it has none, as those of other projects.
+    checkpoint, in the order of its labels; None if it has none, as those of other projects. `multi_label`:
+    the checkpoint says that a video has a set of classes, so that probabilities are a sigmoid a class.
     """
 
     source: str
@@ -36,6 +39,7 @@ class LoadInfo:
     resized: list[str] = field(default_factory=list)
     inflated: list[str] = field(default_factory=list)
     class_names: list[str] | None = None
+    multi_label: bool = False
 
 
 def load_weights(
@@ -54,6 +58,9 @@ def load_weights(
     strict=True: every parameter must be found and every entry used. strict=False, for fine-tuning: a head of
     another class count keeps its values and is in `missing`; other missing or unexpected names are listed in
     the result and logged as a warning.
+
+    What the checkpoint says of its classes (names, `multi_label`) goes into `model.metadata`, where
+    `create_model` made the model.
 
     Raises ValueError for what is no checkpoint, names of an unknown source, a model on the meta device,
     shapes that cannot be fitted, and with strict=True for missing or unexpected names; it names the first of
@@ -88,7 +95,11 @@ def load_weights(
         adapted = FAMILIES[class_name].adapt(converted, model)
     except ValueError as error:
         raise ValueError(f"{where} cannot be loaded into {class_name}: {error}") from None
-    info = LoadInfo(source=source, class_names=_class_names(checkpoint))
+    info = LoadInfo(
+        source=source,
+        class_names=_class_names(checkpoint),
+        multi_label=checkpoint.get("multi_label") is True,
+    )
     misfits = []
     for name, tensor in adapted.state.items():
         if name not in target:
@@ -130,7 +141,18 @@ def load_weights(
     reset_buffers = getattr(model, "reset_buffers", None)
     if callable(reset_buffers):  # a model built on the meta device has had no values in them so far
         reset_buffers()
+    _note_classes(model, info)
     return info
+
+
+def _note_classes(model: nn.Module, info: LoadInfo) -> None:
+    """What the checkpoint says of its classes, in the model's metadata, if its classifier was loaded."""
+    metadata = metadata_of(model)
+    if metadata is None or _CLASSIFIER not in info.matched:
+        return
+    names = info.class_names
+    labels = tuple(names) if names and len(names) == getattr(model, "num_classes", None) else None
+    model.metadata = replace(metadata, labels=labels, multi_label=info.multi_label)  # type: ignore[assignment]
 
 
 def _class_names(checkpoint: Mapping[str, Any]) -> list[str] | None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 KEY = "vidformers"
 
@@ -44,7 +44,8 @@ class Metadata:
     """`create_model(model_name, **model_arguments)` is the model.
 
     `protocol`, `labels` (class names in the order of the logits) and `source` (the project whose names the
-    weights had before, as in `LoadInfo`) are None where they are not known.
+    weights had before, as in `LoadInfo`) are None where they are not known. `multi_label`: a video has a set
+    of classes, so that probabilities are a sigmoid a class; else a softmax over all of them.
     """
 
     model_name: str
@@ -52,6 +53,7 @@ class Metadata:
     protocol: Protocol | None = None
     labels: tuple[str, ...] | None = None
     source: str | None = None
+    multi_label: bool = False
 
     def __post_init__(self) -> None:
         # JSON has lists only: so that what is read equals what was written.
@@ -62,6 +64,11 @@ def metadata_of(model: nn.Module) -> Metadata | None:
     """What is known of a model: None if `create_model` did not make it."""
     found = getattr(model, "metadata", None)
     return found if isinstance(found, Metadata) else None
+
+
+def class_probabilities(logits: Tensor, *, multi_label: bool) -> Tensor:
+    """Logits (B, K) -> probabilities float32 (B, K): of each class for itself, or of one class of all."""
+    return logits.float().sigmoid() if multi_label else logits.float().softmax(dim=1)
 
 
 def to_json(metadata: Metadata) -> str:
@@ -80,6 +87,8 @@ def from_header(header: Mapping[str, str] | None, where: str) -> Metadata | None
         return None
     try:
         given = json.loads(header[KEY])
+        if not isinstance(given.get("multi_label", False), bool):
+            raise ValueError(f"multi_label is {given['multi_label']!r}; wanted true or false")
         protocol = given.get("protocol")
         labels = given.get("labels")
         known = {f.name for f in fields(Metadata)} - {"model_arguments", "protocol", "labels"}

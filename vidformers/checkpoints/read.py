@@ -137,6 +137,7 @@ def _read_safetensors(path: str) -> dict[str, Any]:
     if metadata is not None:  # our own file, so marked as the checkpoint of a run is
         checkpoint["vidformers"] = metadata.source
         checkpoint["class_names"] = None if metadata.labels is None else list(metadata.labels)
+        checkpoint["multi_label"] = metadata.multi_label
     return checkpoint
 
 

@@ -3,8 +3,8 @@
 A file holds plain data and tensors only, so that `torch.load(weights_only=True)` reads it: `model`, `ema` (or
 None), `optimizer` and `scaler` state dicts, `epoch` (finished epochs), `step` (finished steps of the epoch
 begun), `totals` (sums of the log line under way), `best` (best validation score or None) and `best_loss`
-(the loss beside it), `num_classes`, `class_names` (or None), `config` (YAML text) and `vidformers` (the
-version that wrote it).
+(the loss beside it), `num_classes`, `class_names` (or None), `multi_label` (whether a video has a set of
+classes), `config` (YAML text) and `vidformers` (the version that wrote it).
 
 A sharded run (TRAIN.SHARD) writes a folder instead: the tensors in torch.distributed.checkpoint's format,
 each process its own part, and the rest in `run.pyth`, with the checksums of the parts as `files`.

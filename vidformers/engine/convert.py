@@ -59,6 +59,7 @@ def convert_weights(
         protocol=ready.protocol,
         labels=None if ready.class_names is None else tuple(ready.class_names),
         source=said.source if said else source,
+        multi_label=ready.multi_label,
     )
     save_weights(ready.model, path, metadata)
     return metadata

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vidformers.checkpoints.metadata import Protocol
+from vidformers.checkpoints.metadata import Protocol, class_probabilities
 from vidformers.data.datasets.clips import TestVideos
 from vidformers.data.readers import VideoReadError
 from vidformers.data.records import Record
@@ -44,7 +44,8 @@ class Predictor:
     """A model, with the protocol and the class names that it needs to answer for videos.
 
     `predictor("video.mp4")` is the `Prediction` of one video. Attributes: model, name, protocol, class_names,
-    device, and notes: sentences for people on what was chosen for them.
+    device, multi_label (a video has a set of classes: each has a probability of its own, and they do not sum
+    to 1), and notes: sentences for people on what was chosen for them.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class Predictor:
         self.batch_size = batch_size
         self.precision = precision
         self.backend = backend
-        self._multi_label = ready.multi_label
+        self.multi_label = ready.multi_label
 
     def __call__(self, video: str | os.PathLike[str]) -> Prediction:
         """The prediction for one video. Raises VideoReadError, whose `reason` and `detail` say why."""
@@ -144,8 +145,7 @@ class Predictor:
                 f"{self.name} gives values that are not finite; its weights are damaged, or the precision "
                 f"{self.precision} is too low (try fp32)"
             )
-        scores = logits.float().sigmoid() if self._multi_label else logits.float().softmax(dim=1)
-        return scores.cpu().numpy()
+        return class_probabilities(logits, multi_label=self.multi_label).cpu().numpy()
 
 
 def predict(

@@ -195,6 +195,7 @@ def summarize(predictions: Predictions, class_names: Sequence[str] | None) -> di
         if per_class
         else float("nan"),
         "num_videos": len(labels),
+        "num_classes": scores.shape[1],
         "num_failed": int(predictions.failed.sum()),
         "num_views": predictions.num_temporal_views * predictions.num_spatial_crops,
         "num_temporal_views": predictions.num_temporal_views,

@@ -94,7 +94,8 @@ def _of_module(model: nn.Module, weights: str | os.PathLike[str] | None) -> Read
         protocol = metadata.protocol
     else:
         protocol, notes = _protocol_by_name(metadata)
-    return ReadyModel(model, name, classifier.shape[0], protocol, class_names, False, notes)
+    multi_label = any(known.multi_label for known in (metadata, info) if known)
+    return ReadyModel(model, name, classifier.shape[0], protocol, class_names, multi_label, notes)
 
 
 def _of_weights(name: str | None, weights: str | os.PathLike[str] | None) -> ReadyModel:
@@ -104,8 +105,9 @@ def _of_weights(name: str | None, weights: str | os.PathLike[str] | None) -> Rea
         raise ValueError(f"{known}; give the file of its weights (--weights x.pyth)")
     path = os.fspath(weights)
     said, checkpoint = read_metadata(path), read_checkpoint(path)
+    theirs = pyslowfast_config(checkpoint)
     # A name that is given goes before what PySlowFast's config says: it stands for the published testing.
-    own = checkpoint_config(checkpoint) or (None if name else pyslowfast_config(checkpoint))
+    own = checkpoint_config(checkpoint) or (None if name else theirs)
     if own:
         said = Metadata(
             model_name=own.MODEL.NAME, model_arguments=model_kwargs(own), protocol=config_protocol(own)
@@ -136,14 +138,20 @@ def _of_weights(name: str | None, weights: str | os.PathLike[str] | None) -> Rea
         protocol = config_protocol(asked)
     elif protocol is None:
         protocol, notes = _protocol_by_name(said)
-    recipe = asked or own
+    recipe = asked if _is_yaml(str(name)) else own or theirs
+    multi_label = said.multi_label if recipe is None else recipe.MODEL.LOSS_FUNC == "bce_logit"
+    made = metadata_of(model)
+    assert made is not None
+    labels = None if info.class_names is None else tuple(info.class_names)
+    # Whoever saves, exports or explains this model finds it there.
+    model.metadata = replace(made, protocol=protocol, labels=labels, multi_label=multi_label)  # type: ignore[assignment]
     return ReadyModel(
         model,
         said.model_name,
         int(model.state_dict(keep_vars=True)[_CLASSIFIER].shape[0]),
         protocol,
         info.class_names,
-        recipe is not None and recipe.MODEL.LOSS_FUNC == "bce_logit",
+        multi_label,
         notes,
     )
 

@@ -197,6 +197,7 @@ class RunState:
             "last_epoch_loss": now.last_epoch_loss,
             "num_classes": self.cfg.MODEL.NUM_CLASSES,
             "class_names": self.class_names,
+            "multi_label": self.cfg.MODEL.LOSS_FUNC == "bce_logit",
             "config": self.cfg.dump(),
             "vidformers": vidformers.__version__,
         }

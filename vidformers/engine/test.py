@@ -318,7 +318,7 @@ def _summary_text(results: dict, output: Path) -> str:
         f"Test of {results['model']} over {results['num_temporal_views']} temporal views x "
         f"{results['num_spatial_crops']} spatial crops",
         f"  top-1  {results['top1']:6.2f} %   (95 % interval {low:.1f} to {high:.1f})",
-        f"  top-5  {results['top5']:6.2f} %",
+        *([f"  top-5  {results['top5']:6.2f} %"] if results["num_classes"] > 5 else []),
         f"  videos {results['num_videos']}, {results['num_failed']} unreadable, "
         f"{results['seconds']:.1f} s, {results['videos_per_second']:.2f} videos/s",
     ]
@@ -328,8 +328,7 @@ def _summary_text(results: dict, output: Path) -> str:
         reasons = ", ".join(f"{count} {reason}" for reason, count in results["failed_by_reason"].items())
         lines.append(
             f"  unreadable videos count as wrong ({reasons}); over the readable ones: top-1 "
-            f"{results['top1_readable']:.2f} %, top-5 {results['top5_readable']:.2f} %; "
-            f"see {output / 'failed_videos.csv'}"
+            f"{results['top1_readable']:.2f} %; see {output / 'failed_videos.csv'}"
         )
     if results["num_damaged"]:
         lines.append(

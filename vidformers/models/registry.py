@@ -76,6 +76,7 @@ def create_model(name: str, *, weights: str | os.PathLike[str] | None = None, **
     that its model was built with (under `overrides`), and must be of this name. If `num_classes` is given, a
     classifier for another number of classes is left out and starts at random.
 
+    The model is in training mode, as torch makes modules: call `.eval()` to predict (`from_pretrained` does).
     `model.metadata` says how the model was made and, from such a file, its protocol and classes
     (`checkpoints.metadata.Metadata`).
 
@@ -96,10 +97,10 @@ def create_model(name: str, *, weights: str | os.PathLike[str] | None = None, **
     arguments = {**metadata.model_arguments, **overrides}
     _check_arguments(name, entry, arguments)
     model = entry.model_class(**{**entry.sizes, **arguments})
-    labels = metadata.labels
+    metadata = replace(metadata, model_arguments=arguments)
     if weights is not None and not _load(model, weights, new_classifier="num_classes" in overrides):
-        labels = None
-    model.metadata = replace(metadata, model_arguments=arguments, labels=labels)  # type: ignore[assignment]
+        metadata = replace(metadata, labels=None, multi_label=False)
+    model.metadata = metadata  # type: ignore[assignment]
     return model
 
 

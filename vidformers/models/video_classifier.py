@@ -60,7 +60,7 @@ class VideoClassifier(nn.Module):
         metadata = metadata_of(self)
         if metadata is not None:
             arguments = {**metadata.model_arguments, "num_classes": num_classes}
-            self.metadata = replace(metadata, model_arguments=arguments, labels=None)
+            self.metadata = replace(metadata, model_arguments=arguments, labels=None, multi_label=False)
         weight = next(self.head.parameters(), next(self.parameters()))
         if num_classes == 0:
             self.head.projection = nn.Identity()

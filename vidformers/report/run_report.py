@@ -88,6 +88,8 @@ def training_section(log: TrainingLog, reconstruction: Path | None = None) -> Se
             figures=rendered(training_panels(log)),
             epochs=log.epochs,
             accuracies=any("top1" in row for row in log.epochs),
+            # 100 % all along: there are no more than five classes, or nothing to see.
+            top5=any((row.get("top5") or 0) < 100 for row in log.epochs),
             averaged=any("ema_top1" in row for row in log.epochs),
             precision=score == "map",
             reconstruction=reconstruction and base64.b64encode(reconstruction.read_bytes()).decode(),

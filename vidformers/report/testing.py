@@ -13,7 +13,7 @@ from markupsafe import Markup
 from vidformers.analysis.statistics import calibration_error
 from vidformers.report.html import Section, environment, rendered
 from vidformers.report.strips import strip_markup
-from vidformers.report.testing_figures import panels_of_test
+from vidformers.report.testing_figures import more_than_five_classes, panels_of_test
 
 MAX_MATRIX = 40  # classes; a larger matrix is a picture, not a table
 _MAX_PAIRS = 30
@@ -74,6 +74,7 @@ def test_section(
             lines=_lines(results, scores),
             figures=rendered(panels_of_test(results, scores, confusions, order, max_matrix=MAX_MATRIX)),
             views=results["accuracy_by_num_views"],
+            top5=more_than_five_classes(results),
             classes=classes,
             precision="map" in results,
             confused=confusions is not None,
@@ -91,9 +92,10 @@ test_section.__test__ = False  # type: ignore[attr-defined]
 
 def _lines(results: Mapping[str, Any], scores: TestScores | None) -> list[str]:
     low, high = results["top1_confidence_95"]
+    top5 = f", top-5 {_number(results['top5'])} %" if more_than_five_classes(results) else ""
     lines = [
-        f"Top-1 {_number(results['top1'])} % (95 % interval {_number(low, 1)} to {_number(high, 1)}), top-5 "
-        f"{_number(results['top5'])} %, over {results['num_videos']} videos of {results['videos']}.",
+        f"Top-1 {_number(results['top1'])} % (95 % interval {_number(low, 1)} to {_number(high, 1)}){top5}, "
+        f"over {results['num_videos']} videos of {results['videos']}.",
         f"{results['num_temporal_views']} temporal views x {results['num_spatial_crops']} spatial crops of "
         f"{results['num_frames']} frames, weights of {results['checkpoint'] or 'random initialisation'}.",
     ]

@@ -21,6 +21,11 @@ NUM_BINS = 15  # of the calibration, as of `calibration_error`
 _MAX_DOTS = 2000  # of a picture of confusions
 
 
+def more_than_five_classes(results: Mapping[str, Any]) -> bool:
+    """Whether top-5 says anything (older results do not say how many there are: those that occur)."""
+    return results.get("num_classes", len(results["per_class"])) > 5
+
+
 def panels_of_test(
     results: Mapping[str, Any],
     scores: TestScores | None,
@@ -69,7 +74,11 @@ def panels_of_test(
                 "The same predictions, over evenly spread ones of the temporal views.",
                 5,
                 2.8,
-                partial(_draw_views, rows=results["accuracy_by_num_views"]),
+                partial(
+                    _draw_views,
+                    rows=results["accuracy_by_num_views"],
+                    top5=more_than_five_classes(results),
+                ),
             )
         )
     if confusions is not None and order is not None and len(order) > max_matrix:
@@ -137,21 +146,23 @@ def _draw_calibration(figure: FigureBase, scores: TestScores) -> None:
     axes.grid(color=FAINT)
 
 
-def _draw_views(figure: FigureBase, rows: Sequence[Mapping[str, Any]]) -> None:
+def _draw_views(figure: FigureBase, rows: Sequence[Mapping[str, Any]], *, top5: bool) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes: Axes = figure.subplots()
     views = [row["num_temporal_views"] for row in rows]
-    for key, label, color, marker in (("top1", "top-1", BLUE, "o"), ("top5", "top-5", ORANGE, "s")):
+    curves = (("top1", "top-1", BLUE, "o"), ("top5", "top-5", ORANGE, "s"))
+    for key, label, color, marker in curves if top5 else curves[:1]:
         values = [row[key] for row in rows]
         axes.plot(views, values, color=color, marker=marker, markersize=4, label=label, clip_on=False)
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, 0), min(high, 100))  # nothing is above 100 %
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel(f"temporal views (x {rows[0]['num_spatial_crops']} spatial)")
-    axes.set_ylabel("accuracy (%)")
+    axes.set_ylabel("accuracy (%)" if top5 else "top-1 (%)")
     axes.grid()
-    figure.legend(loc="outside lower center", ncols=2)
+    if top5:
+        figure.legend(loc="outside lower center", ncols=2)
 
 
 def _draw_confusions(figure: FigureBase, confusions: np.ndarray, order: Sequence[int]) -> None:
