@@ -555,6 +555,21 @@ def test_joint_embedding_of_images_into_video(position_embedding: str) -> None:
         torch.testing.assert_close(out, image(still), atol=1e-5, rtol=1e-5)
 
 
+def test_image_whose_pools_reach_over_time_into_video() -> None:
+    """An image meets one tap of such kernels, so the others are no part of its model; nothing is rounded."""
+    patches = {"patch_stride": (1, 4, 4), "rel_pos_temporal": True, "position_embedding": "joint"}
+    of_image = {"patch_kernel": (1, 7, 7), "patch_padding": (0, 3, 3)}
+    image = randomised(mvit(num_frames=1, **patches, **of_image)).double()
+    state = snapshot(image)
+    state["patch_embed.proj.weight"] = state["patch_embed.proj.weight"].squeeze(2)
+    video = mvit(num_frames=5, class_token_log_frames=True, **patches).double()
+    load_weights(video, state)
+    still = clip(1).double()
+    with torch.no_grad():
+        out = video(still.expand(-1, -1, 5, -1, -1))
+        torch.testing.assert_close(out, image(still), atol=1e-9, rtol=0)
+
+
 def test_inflated_kernels() -> None:
     kernel = torch.randn(2, 3, 1, 4, 4)
     tubelet = inflate_kernel(kernel, 2, padding=0)
