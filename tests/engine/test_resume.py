@@ -100,9 +100,15 @@ def validations(config: Path) -> list[tuple]:
     return [tuple(row[key] for key in ("epoch", "train_loss", "loss", "top1", "ema_loss")) for row in rows]
 
 
-def final_weights(config: Path) -> dict:
-    path = config.parent / "out" / "checkpoints" / "checkpoint_epoch_00003.pyth"
-    return torch.load(path, weights_only=True)
+def same_weights(one: Path, other: Path) -> None:
+    ours, theirs = (
+        torch.load(config.parent / "out" / "checkpoints" / "checkpoint_epoch_00003.pyth", weights_only=True)
+        for config in (one, other)
+    )
+    for part in ("model", "ema"):
+        for name, tensor in theirs[part].items():
+            assert torch.equal(ours[part][name], tensor), (part, name)
+    assert ours["best"] == theirs["best"] and ours["optimizer"].keys() == theirs["optimizer"].keys()
 
 
 @pytest.fixture(scope="module")
@@ -123,11 +129,7 @@ def test_a_run_that_was_killed_repeats_the_straight_one_bit_by_bit(straight, kil
     if kill_at != "step:2":
         assert "Resuming from" in again.stdout
     assert curve(config) == curve(straight)
-    ours, theirs = final_weights(config), final_weights(straight)
-    for part in ("model", "ema"):
-        for name, tensor in theirs[part].items():
-            assert torch.equal(ours[part][name], tensor), (part, name)
-    assert ours["best"] == theirs["best"] and ours["optimizer"].keys() == theirs["optimizer"].keys()
+    same_weights(config, straight)
     assert not list((config.parent / "out" / "checkpoints").glob("*.part"))
 
 
@@ -156,9 +158,7 @@ def test_a_warning_at_the_end_of_an_epoch_does_not_wait_for_the_validation(strai
     again = start(config)
     assert again.returncode == 0, again.stderr
     assert curve(config) == curve(straight)
-    for name, tensor in final_weights(straight)["ema"].items():
-        assert torch.equal(final_weights(config)["ema"][name], tensor), name
-    assert final_weights(config)["best"] == final_weights(straight)["best"]
+    same_weights(config, straight)
 
 
 # The validation after epoch 2 has 8 videos, 2 at a time; after the weights come their averages.
@@ -175,9 +175,7 @@ def test_a_warning_in_a_validation_is_heeded_after_the_batch(straight, view, don
     again = start(config)
     assert again.returncode == 0, again.stderr
     assert curve(config) == curve(straight) and validations(config) == validations(straight)
-    for name, tensor in final_weights(straight)["ema"].items():
-        assert torch.equal(final_weights(config)["ema"][name], tensor), name
-    assert final_weights(config)["best"] == final_weights(straight)["best"]
+    same_weights(config, straight)
 
 
 def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_it_used(straight, tmp_path, tiny_dataset):
