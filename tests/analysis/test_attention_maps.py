@@ -12,6 +12,7 @@ import vidformers as vf
 from tests.models.tiny import tiny, tiny_clip
 from vidformers.analysis import attention_maps
 from vidformers.analysis.attention_maps import relevance, rollout, weighted_attention
+from vidformers.analysis.token_replay import even_coverage
 from vidformers.layers import group_attention
 from vidformers.layers.attention import attention, attention_probabilities, replaced_attention
 from vidformers.layers.group_attention import GroupAttention
@@ -153,6 +154,31 @@ def cells(
     return matrix / matrix.sum(dim=1, keepdim=True)
 
 
+def even(kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
+    """Weights under a kernel that give each cell the same over all its places: a box of the stride, smeared
+    out to the size of the kernel."""
+    weights = torch.ones(1)
+    for size, step in zip(kernel, stride, strict=True):
+        side = torch.ones(size)
+        if size > step:
+            side = nn.functional.conv1d(
+                torch.ones(1, 1, step), torch.ones(1, 1, size - step + 1), padding=size - step
+            )
+        weights = weights[..., None] * side.view(-1)
+    return weights[0]
+
+
+@pytest.mark.parametrize(("size", "step"), [(7, 4), (3, 2), (3, 1), (5, 4), (4, 4), (2, 1), (3, 8)])
+def test_places_of_a_kernel_leave_no_grid(size: int, step: int) -> None:
+    kernel, stride = (3, size, size), (2, step, step)
+    assert torch.equal(even_coverage(kernel, stride), even(kernel, stride))
+    places = torch.ones(1, 1, 20, 20)
+    covered = nn.functional.conv_transpose2d(places, even_coverage((size, size), (step, step))[None, None],
+                                             stride=step)  # fmt: skip
+    inside = covered[0, 0, size:-size, size:-size]
+    assert inside.numel() and (inside.unique().numel() == 1 or size < step)
+
+
 def with_class_token(matrix: Tensor) -> Tensor:
     return torch.block_diag(torch.ones(1, 1), matrix)
 
@@ -160,15 +186,17 @@ def with_class_token(matrix: Tensor) -> Tensor:
 def dense_mvit(model: nn.Module, clip: Tensor, matrices: Sequence[Tensor], *, skip: float) -> Tensor:
     """skip x (what the pooled skip keeps) + skip-weighted attention to pooled keys, multiplied out."""
     embed = model.patch_embed
-    total = with_class_token(cells(clip.shape[2:], embed.kernel, embed.stride, embed.padding))
+    weights = even(embed.kernel, embed.stride)
+    total = with_class_token(cells(clip.shape[2:], embed.kernel, embed.stride, embed.padding, weights))
     _, grid = embed(clip)
     for block, matrix in zip(model.blocks, matrices, strict=True):
         kept = keys = torch.eye(math.prod(grid))
         if block.pool_skip is not None:
             kernel = [s + 1 if s > 1 else 1 for s in block.pool_skip.stride]
-            kept = cells(grid, kernel, block.pool_skip.stride, [k // 2 for k in kernel])
-        kernel = block.attn.pool_v.kernel_size
-        keys = cells(grid, kernel, block.attn.pool_v.stride, [k // 2 for k in kernel])
+            weights = even(kernel, block.pool_skip.stride)
+            kept = cells(grid, kernel, block.pool_skip.stride, [k // 2 for k in kernel], weights)
+        kernel, stride = block.attn.pool_v.kernel_size, block.attn.pool_v.stride
+        keys = cells(grid, kernel, stride, [k // 2 for k in kernel], even(kernel, stride))
         attended = matrix.mean(dim=1)[0] @ with_class_token(keys) @ total
         total = skip * with_class_token(kept) @ total + skip * attended
         grid = block.attn.query_grid

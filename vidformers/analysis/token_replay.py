@@ -143,10 +143,11 @@ class TokenReplay(TorchFunctionMode):
         dilation: Any = 1,
         groups: int = 1,
     ) -> Tensor:
-        """From the cells under the kernel: evenly where it strides, else by the mean size of its weights."""
+        """From the cells under the kernel: by `even_coverage` where it strides, else by the mean size of its
+        weights."""
         kernel = weight.detach().abs().mean(dim=(0, 1))[None, None].to(x.dtype)
         if stride not in (1, (1, 1, 1)):
-            kernel = torch.ones_like(kernel)
+            kernel = even_coverage(kernel.shape[2:], _each(3, stride)).to(kernel)[None, None]
         mixed = _mean(
             x, lambda y: F.conv3d(y.mean(dim=1, keepdim=True), kernel, None, stride, padding, dilation)
         )
@@ -162,20 +163,23 @@ class TokenReplay(TorchFunctionMode):
         ceil_mode: bool = False,
         return_indices: bool = False,
     ) -> Tensor:
-        """Evenly from the cells under the kernel, whichever was the largest."""
+        """Evenly from the cells, whichever was the largest: over all places of the kernel."""
         dims = x.ndim - 2
-        kernel, stride, padding = (
-            _each(dims, value) for value in (kernel_size, stride or kernel_size, padding)
-        )
+        box = even_coverage(_each(dims, kernel_size), _each(dims, stride or kernel_size))
+        return self._pool(x, box, stride or kernel_size, padding, ceil_mode)
+
+    def _pool(self, x: Tensor, box: Tensor, stride: Any, padding: Any, ceil_mode: bool) -> Tensor:
+        """From the cells under the kernel by the weights of `box`."""
+        dims, kernel = x.ndim - 2, box.shape
+        stride, padding = _each(dims, stride), _each(dims, padding)
         # All of the padding by hand: that of `ceil_mode` too, and convolutions take small maps.
         pads: list[int] = []
         for size, k, s, p in zip(x.shape[2:], kernel, stride, padding, strict=True):
             spare = size + 2 * p - k
             missing = -spare % s if ceil_mode else 0
             pads = [p, p + missing, *pads]
-        box = x.new_ones((1, 1, *kernel))
-        convolve = F.conv3d if dims == 3 else F.conv2d
-        mixed = _mean(x, lambda y: convolve(F.pad(y.mean(dim=1, keepdim=True), pads), box, None, stride))
+        convolve, weights = F.conv3d if dims == 3 else F.conv2d, box[None, None].to(x)
+        mixed = _mean(x, lambda y: convolve(F.pad(y.mean(dim=1, keepdim=True), pads), weights, None, stride))
         return mixed.expand(-1, x.shape[1], *[-1] * dims)
 
     def _max_pool2d(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -190,7 +194,8 @@ class TokenReplay(TorchFunctionMode):
         self, x: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
         *_: Any,
     ) -> Tensor:  # fmt: skip
-        return self._max_pool3d(x, kernel_size, stride, padding, 1, ceil_mode)
+        box = torch.ones(_each(x.ndim - 2, kernel_size))
+        return self._pool(x, box, stride or kernel_size, padding, ceil_mode)
 
     def _adaptive_avg_pool3d(self, x: Tensor, output_size: Any) -> Tensor:
         return _mean(x, lambda y: F.adaptive_avg_pool3d(y, output_size))
@@ -246,6 +251,22 @@ def _mean_of_both(a: Tensor, b: Tensor) -> Tensor:
     with torch.no_grad():
         total = (a != 0).to(a.dtype) + (b != 0).to(b.dtype)
     return (a + b) / total.clamp(min=1)
+
+
+def even_coverage(kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
+    """Weights of the cells under a kernel, of its shape, with which every cell counts alike over all places
+    of the kernel: 1 2 3 4 3 2 1 for 7 cells and a stride of 4. The same weight for all would give cells under
+    two places twice what those under one have: a grid over the map that no model has learned. Where places do
+    not overlap the weights are the same.
+    """
+    sides = [
+        [min(i + 1, s, size - s + 1, size - i) if size > s else 1 for i in range(size)]
+        for size, s in zip(kernel, stride, strict=True)
+    ]
+    weights = torch.ones(())
+    for side in sides:
+        weights = weights[..., None] * torch.tensor(side)
+    return weights
 
 
 def _each(dims: int, value: Any) -> tuple[int, ...]:
