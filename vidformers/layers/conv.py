@@ -25,6 +25,15 @@ def ceil_padding(size: int, kernel: int, stride: int, padding: int) -> tuple[int
     return padding, padding + max(missing, 0)
 
 
+class PlainConv3d(nn.Conv3d):
+    """nn.Conv3d that is right for one frame too, see `pad_one_frame`."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        assert not isinstance(self.padding, str)
+        x, padding = pad_one_frame(input, triple(self.padding))
+        return F.conv3d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
+
+
 class Conv3d(nn.Conv3d):
     """nn.Conv3d that pads time and space by different rules. (B, C, T, H, W) -> (B, C', T', H', W').
 
@@ -84,6 +93,7 @@ class Conv3d(nn.Conv3d):
             padding = (0, 0, 0)
         if channels_last_gradient_is_wrong(x) and self.groups > 1:
             x = x.contiguous()
+        x, padding = pad_one_frame(x, padding)
         return F.conv3d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
     @property
@@ -95,7 +105,19 @@ class Conv3d(nn.Conv3d):
 def channels_last_gradient_is_wrong(x: Tensor) -> bool:
     """In bfloat16 on the CPU, torch (seen in 2.13) leaves the weight gradient of a channels-last depthwise
     conv3d uninitialised: random numbers, now and then NaN. Contiguous input and other types are right."""
-    if x.device.type != "cpu" or not torch.is_grad_enabled():
+    return torch.is_grad_enabled() and _in_bfloat16_on_cpu(x)
+
+
+def pad_one_frame(x: Tensor, padding: Grid) -> tuple[Tensor, Grid]:
+    """Input and padding for F.conv3d. In bfloat16 on the CPU torch (seen in 2.13) gives random numbers for
+    one frame that the convolution pads in time; padded beforehand, the result is right."""
+    if x.shape[2] > 1 or not padding[0] or not _in_bfloat16_on_cpu(x):
+        return x, padding
+    return F.pad(x, (0, 0, 0, 0, padding[0], padding[0])), (0, padding[1], padding[2])
+
+
+def _in_bfloat16_on_cpu(x: Tensor) -> bool:
+    if x.device.type != "cpu":
         return False
     return x.dtype == torch.bfloat16 or (
         torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16

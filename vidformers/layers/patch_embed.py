@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from vidformers.layers.conv import PlainConv3d
 from vidformers.layers.sizes import Grid, conv_output_size, triple
 
 AXES = ("T (frames)", "H (height)", "W (width)")
@@ -27,7 +28,7 @@ class PatchEmbed(nn.Module):
     ):
         super().__init__()
         self.kernel, self.stride, self.padding = triple(kernel), triple(stride), triple(padding)
-        self.proj = nn.Conv3d(in_channels, embed_dim, self.kernel, self.stride, self.padding)
+        self.proj = PlainConv3d(in_channels, embed_dim, self.kernel, self.stride, self.padding)
 
     def grid_size(self, clip_size: Sequence[int]) -> Grid:
         """(T, H, W) in frames and pixels -> (T', H', W') in tokens; ValueError if an axis is too small."""
