@@ -11,9 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from vidformers.checkpoints.read import read_checkpoint
+from vidformers.data.datasets.webdataset import read_index, scan_shard
+from vidformers.data.records import read_label_file
 from vidformers.engine.checkpoint import checkpoint_path, load_newest_checkpoint, save_checkpoint
+from vidformers.engine.ready_model import ready_model
+from vidformers.hub import from_pretrained
 from vidformers.models import create_model
 
 
@@ -99,6 +104,113 @@ def test_a_tensor_larger_than_its_file_is_refused(tmp_path: Path) -> None:
     tied = torch.rand(5000)
     torch.save({"a": tied, "b": tied, "c": [tied]}, path)
     assert read_checkpoint(str(path))["b"].shape == (5000,)
+
+
+def test_lists_without_end_are_looked_through_once(tmp_path: Path) -> None:
+    endless: list = []
+    endless.append(endless)
+    thousand_million: list = [1]
+    for _ in range(40):
+        thousand_million = [thousand_million, thousand_million]
+    for kind in (True, False):
+        path = tmp_path / "lists.pth"
+        torch.save(
+            {"w": torch.ones(2), "a": endless, "b": thousand_million},
+            path,
+            _use_new_zipfile_serialization=kind,
+        )
+        assert read_checkpoint(str(path))["w"].shape == (2,)
+
+
+class Bytes:
+    """Unpickled by torch, which allows it, this is 64 GB of zeros in 20 bytes."""
+
+    def __reduce__(self):
+        return bytearray, (1 << 36,)
+
+
+def test_a_pickle_that_has_bytes_made_is_refused(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was unpickled"))
+    paths = protocols(tmp_path, Bytes())
+    for name in ("zip", "legacy"):  # a pickle of protocol 4 names it in another way, which torch refuses
+        with pytest.raises(ValueError, match="refused because it holds a bytearray"):
+            read_checkpoint(str(paths[name]))
+    torch.save({"epoch": 1, "x": Bytes()}, checkpoint_path(tmp_path, 1))
+    with pytest.raises(ValueError, match="None of the 1 checkpoints"):
+        load_newest_checkpoint(tmp_path)
+    assert "it holds a bytearray" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("kind", ["meta", "sparse", "quantized"])
+def test_tensors_that_are_no_numbers_are_refused(tmp_path: Path, kind: str) -> None:
+    """Copied into a model they end in errors of torch that name no file."""
+    tensor = torch.zeros(4, 4)
+    odd = {
+        "meta": tensor.to("meta"),
+        "sparse": tensor.to_sparse(),
+        "quantized": torch.quantize_per_tensor(tensor, 1.0, 0, torch.qint8),
+    }[kind]
+    torch.save({"model": {"weight": odd}}, tmp_path / "odd.pth")
+    with pytest.raises(ValueError, match=r"odd.pth was refused because a tensor in it is sparse, quantized"):
+        read_checkpoint(str(tmp_path / "odd.pth"))
+
+
+PROTOCOL = {
+    "num_frames": 4, "sampling_rate": 1, "num_temporal_views": 1, "num_spatial_crops": 1, "short_side": 32,
+    "crop_size": 32,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"model_arguments": {"embed_dim": 40_000}}, "bytes cannot fill"),
+        ({"model_arguments": {"depth": 50_000}}, "bytes cannot fill"),
+        ({"model_arguments": {"depth": 10**9}}, "bytes cannot fill"),
+        ({"model_arguments": {"num_frames": 10**9}}, "bytes cannot fill"),
+        ({"protocol": {"num_temporal_views": 10**9}}, "wanted whole numbers from 1 to 10000"),
+        ({"protocol": {"crop_size": "large"}}, "wanted whole numbers from 1 to 10000"),
+        ({"protocol": {"num_frames": 9999, "short_side": 9999}}, "take 5998 GB"),
+    ],
+)
+def test_a_header_that_asks_for_all_memory_is_refused(tmp_path: Path, said: dict, message: str) -> None:
+    """The weights of a tiny model that say that they are of an absurd one, or to be tested absurdly."""
+    path = tmp_path / "model.safetensors"
+    arguments = {"num_classes": 2, "embed_dim": 8}
+    state = create_model("mvit_tiny", **arguments).state_dict()
+    header = {"model_name": "mvit_tiny", "model_arguments": arguments, "protocol": PROTOCOL}
+    save_file(state, path, metadata={"vidformers": json.dumps(header)})
+    assert not from_pretrained(path).training
+    said = {key: {**header[key], **value} for key, value in said.items()}
+    save_file(state, path, metadata={"vidformers": json.dumps({**header, **said})})
+    for read in (from_pretrained, lambda path: ready_model(None, weights=path)):
+        with pytest.raises(ValueError, match=message):
+            read(path)
+
+
+def test_json_nested_without_end(tmp_path: Path) -> None:
+    deep = "[" * 100_000 + "]" * 100_000
+    save_file(
+        {"w": torch.ones(1)},
+        tmp_path / "deep.safetensors",
+        metadata={"vidformers": f'{{"model_arguments": {deep}}}'},
+    )
+    with pytest.raises(ValueError, match=r"metadata of .*deep.safetensors cannot be understood"):
+        read_checkpoint(str(tmp_path / "deep.safetensors"))
+    for read in (read_index, read_label_file):
+        (tmp_path / "deep.json").write_text(deep)
+        with pytest.raises(ValueError, match=r"deep.json"):
+            read(str(tmp_path / "deep.json"))
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_tar_header_of_more_than_all_memory(tmp_path: Path, kind: bytes) -> None:
+    """tarfile makes room for a name of that length before it reads it."""
+    header = tarfile.TarInfo("a.mp4")
+    header.type, header.size = kind, 1 << 62
+    (tmp_path / "shard.tar").write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes(2048))
+    with pytest.raises(ValueError, match=r"shard.tar' is no whole tar file"):
+        scan_shard(str(tmp_path / "shard.tar"))
 
 
 def test_an_old_file_that_announces_more_than_it_has(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ A model that `create_model` made carries the same as `model.metadata`.
 """
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -13,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 KEY = "vidformers"
+_MOST_VALUES = 1 << 34
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,15 +96,29 @@ def from_header(header: Mapping[str, str] | None, where: str) -> Metadata | None
         known = {f.name for f in fields(Metadata)} - {"model_arguments", "protocol", "labels"}
         return Metadata(
             model_arguments=given.get("model_arguments", {}),
-            protocol=None if protocol is None else Protocol(**_tuples(protocol)),
+            protocol=None if protocol is None else _bounded(Protocol(**_tuples(protocol))),
             labels=None if labels is None else tuple(map(str, labels)),
             **{name: given[name] for name in known if name in given},
         )
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"the metadata of {where} cannot be understood ({error}); they were written by a later version, "
             "or by hand: convert the original again with tools/convert_checkpoint.py"
         ) from None
+
+
+def _bounded(protocol: Protocol) -> Protocol:
+    """The protocol, if a video can be tested so: a file of a stranger may ask for a million views."""
+    counts = [
+        getattr(protocol, name)
+        for name in ("num_frames", "num_temporal_views", "num_spatial_crops", "short_side", "crop_size")
+    ]
+    if not all(isinstance(count, int) and 1 <= count <= 10_000 for count in counts):
+        raise ValueError(f"its protocol has {counts}; wanted whole numbers from 1 to 10000")
+    # Of frames twice as wide as high; the crops share them.
+    if (values := math.prod(counts[:2]) * 6 * protocol.short_side**2) > _MOST_VALUES:
+        raise ValueError(f"by its protocol the frames of one video take {values / 1e9:.0f} GB")
+    return protocol
 
 
 def read_metadata(path: str | os.PathLike[str]) -> Metadata | None:

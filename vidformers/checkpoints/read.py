@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +18,8 @@ from vidformers.checkpoints.metadata import from_header
 _STATE_KEYS = ("model_state", "model", "state_dict", "module")
 # What DistributedDataParallel and torch.compile put before every name.
 _WRAPPERS = ("module.", "_orig_mod.")
+# How a pickle names what it is to call; torch's unpickler allows this, and any number as its argument.
+_MAKES_BYTES = b"\nbytearray\n"
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:
@@ -30,7 +33,7 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     local = _fetch(path)
     if path.endswith(".safetensors"):
         return _read_safetensors(local)
-    check_unpacked_size(local, path)
+    refuse_bombs(local, path)
     with open(local, "rb") as file:
         try:
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
@@ -38,43 +41,70 @@ def read_checkpoint(path: str) -> dict[str, Any]:
             raise ValueError(_why_unreadable(path, error)) from None
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f"{path} holds a {type(checkpoint).__name__}, wanted a dictionary of tensors")
-    _check_shapes(checkpoint, os.path.getsize(local), path)
+    _check_tensors(checkpoint, os.path.getsize(local), path)
     return dict(checkpoint)
 
 
-def check_unpacked_size(local: str, path: str) -> None:
-    """Raise ValueError if a PyTorch file says that it unpacks to more than it is: torch stores, and never
-    compresses, and a few kilobytes of zeros can be made to ask for all memory."""
-    if not zipfile.is_zipfile(local):
-        return  # the format before PyTorch 1.6, which torch reads as it comes
+def refuse_bombs(local: str, path: str) -> None:
+    """Raise ValueError if a PyTorch file would take more memory than it is: one that says that it unpacks to
+    more (torch stores, and never compresses), or that has a bytearray made, of any length, by 20 bytes."""
     try:
         with zipfile.ZipFile(local) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
-    except (zipfile.BadZipFile, NotImplementedError):
-        return  # torch will say so
-    size = os.path.getsize(local)
-    if unpacked > size:
+            size = os.path.getsize(local)
+            if unpacked > size:
+                raise ValueError(
+                    f"{path} was refused because its {size:,} bytes say that they unpack to {unpacked:,}, "
+                    "which no file of torch.save does. If you trust its origin, load it with torch and save "
+                    "it again"
+                )
+            pickles = [entry for entry in archive.infolist() if entry.filename.endswith(".pkl")]
+            makes_bytes = any(_MAKES_BYTES in archive.read(entry) for entry in pickles)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error):
+        with open(local, "rb") as file:  # the format before PyTorch 1.6; or torch will say so
+            begin, makes_bytes = b"", False
+            while not makes_bytes and (part := file.read(1 << 24)):
+                makes_bytes = _MAKES_BYTES in begin + part
+                begin = part[-len(_MAKES_BYTES) :]
+    if makes_bytes:
         raise ValueError(
-            f"{path} was refused because its {size:,} bytes say that they unpack to {unpacked:,}, which no "
-            "file of torch.save does. If you trust its origin, load it with torch and save it again"
+            f"{path} was refused because it holds a bytearray, which weights have no need of and which can "
+            "ask for any amount of memory. If you trust its origin, load it with torch, and save only its "
+            "state dict"
         )
 
 
-def _check_shapes(tree: Mapping[Any, Any], size: int, path: str) -> None:
-    """Raise ValueError for a tensor larger than the file that it came from."""
+def _check_tensors(tree: Mapping[Any, Any], size: int, path: str) -> None:
+    """Raise ValueError for a tensor larger than the file that it came from, or without numbers of its own."""
     waiting: list[Any] = [tree]
+    seen: set[int] = set()  # a pickle may hold a list in itself, or the same one a thousand million times
     while waiting:
         value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
         if isinstance(value, Mapping):
             waiting.extend(value.values())
         elif isinstance(value, list | tuple):
             waiting.extend(value)
-        elif isinstance(value, Tensor) and value.numel() * value.element_size() > size:
-            raise ValueError(
-                f"{path} was refused because a tensor in it says that it is {tuple(value.shape)}, more than "
-                f"the {size:,} bytes of the file hold. If you trust its origin, save it again with "
-                "contiguous tensors"
-            )
+        elif isinstance(value, Tensor):
+            if value.layout != torch.strided or value.is_meta or value.is_quantized:
+                raise ValueError(
+                    f"{path} was refused because a tensor in it is sparse, quantized or without values "
+                    f"({value.layout}, {value.dtype}, {value.device}); wanted ordinary ones: save it again "
+                    "with .to_dense() or .dequantize()"
+                )
+            if value.numel() * value.element_size() > size:
+                raise ValueError(
+                    f"{path} was refused because a tensor in it says that it is {tuple(value.shape)}, more "
+                    f"than the {size:,} bytes of the file hold. If you trust its origin, save it again with "
+                    "contiguous tensors"
+                )
+
+
+def num_bytes(path: str) -> int:
+    """The size of a weights file, wherever it is. Raises as `read_checkpoint`."""
+    return os.path.getsize(_fetch(path))
 
 
 def _fetch(path: str) -> str:

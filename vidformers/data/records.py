@@ -157,7 +157,7 @@ def _read_class_file(path: str) -> Classes:
         return Classes([line.strip() for line in text.splitlines() if line.strip()])
     try:
         return _classes_from_json(json.loads(text))
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(
             f"{path} does not hold class names ({error}); it must be a JSON list of names in label "
             'order, or an object {"name": label, ...} with the labels 0, 1, 2, ...'

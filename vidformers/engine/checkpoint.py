@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from vidformers.checkpoints.read import check_unpacked_size
+from vidformers.checkpoints.read import refuse_bombs
 from vidformers.engine.distributed import gathered, is_main_process, rank, wait_for_all, world_size
 from vidformers.engine.logs import say
 from vidformers.files import write_text_atomically
@@ -164,7 +164,7 @@ def load_newest_checkpoint(folder: Path, *, sharded: bool = False) -> tuple[Path
         try:
             state = _read(path)
         except Exception as error:  # torch.load raises half a dozen types for a damaged file
-            problem = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+            problem = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         problems = [found for found in gathered(problem) if found]
         if state is not None and not problems:
             return path, state
@@ -184,7 +184,7 @@ def _read(path: Path) -> dict[str, Any]:
         files = state.pop("files")
         _check_files(path, {name: files[name] for name in sorted(files)[rank() :: world_size()]})
         return state
-    check_unpacked_size(str(path), str(path))
+    refuse_bombs(str(path), str(path))
     with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums
         if damaged := archive.testzip():
             raise ValueError(f"{damaged} in it is damaged")

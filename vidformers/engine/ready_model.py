@@ -20,6 +20,7 @@ from vidformers.engine.model import model_kwargs
 from vidformers.engine.protocol import checkpoint_config, config_protocol, pyslowfast_config
 from vidformers.engine.published import published_config
 from vidformers.models import create_model, list_models, model_arguments, model_class
+from vidformers.models.registry import check_size
 
 WEIGHTS = (".pyth", ".pth", ".pt", ".bin", ".ckpt", ".safetensors")
 # Of a model that nothing more is known of: the protocol of the MViT recipes.
@@ -108,6 +109,7 @@ def _of_weights(name: str | None, weights: str | os.PathLike[str] | None) -> Rea
     theirs = pyslowfast_config(checkpoint)
     # A name that is given goes before what PySlowFast's config says: it stands for the published testing.
     own = checkpoint_config(checkpoint) or (None if name else theirs)
+    is_told = bool(said or own)
     if own:
         said = Metadata(
             model_name=own.MODEL.NAME, model_arguments=model_kwargs(own), protocol=config_protocol(own)
@@ -130,6 +132,8 @@ def _of_weights(name: str | None, weights: str | os.PathLike[str] | None) -> Rea
             f"{path} holds a {said.model_name}, but {asked_name} was asked for; leave the model out: the "
             "weights say it themselves"
         )
+    if is_told:
+        check_size(said.model_name, said.model_arguments, path)
     model = create_model(said.model_name, **said.model_arguments)
     info = load_weights(model, checkpoint)
     protocol = said.protocol

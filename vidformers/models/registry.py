@@ -4,10 +4,11 @@ import difflib
 import fnmatch
 import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import nn
 
 
@@ -87,6 +88,8 @@ def create_model(name: str, *, weights: str | os.PathLike[str] | None = None, **
 
     entry = _entry(name)
     metadata = read_metadata(weights) if weights is not None else None
+    if weights is not None and metadata is not None and metadata.model_name == name:
+        check_size(name, metadata.model_arguments, weights)
     if metadata is None:
         metadata = Metadata(model_name=name)
     if metadata.model_name != name:
@@ -102,6 +105,59 @@ def create_model(name: str, *, weights: str | os.PathLike[str] | None = None, **
         metadata = replace(metadata, labels=None, multi_label=False)
     model.metadata = metadata  # type: ignore[assignment]
     return model
+
+
+# Numbers that a model may have besides those in its file: tables that it computes.
+_COMPUTED = 1 << 28
+# Bytes that a safetensors file needs at least to name a tensor and its place.
+_NAMED = 40
+# No argument of a model is a larger number: a depth, a width, a size in frames or pixels.
+_LARGEST = 100_000
+
+
+def check_size(name: str, arguments: Mapping[str, Any], weights: str | os.PathLike[str]) -> None:
+    """Raise ValueError if a model that a weights file describes is larger than the file can fill: the
+    description of ten characters would ask for all memory. Nothing is allocated for it."""
+    from torch.nn.modules.module import (
+        register_module_buffer_registration_hook,
+        register_module_parameter_registration_hook,
+    )
+
+    from vidformers.checkpoints.read import num_bytes
+
+    size = num_bytes(os.fspath(weights))
+    numbers = tensors = 0
+    refusal = (
+        f"{weights} was refused because it says that it is of a {name} with {dict(arguments)}, which its "
+        f"{size:,} bytes cannot fill; convert the original again with tools/convert_checkpoint.py"
+    )
+    waiting = list(arguments.values())
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list | tuple):
+            waiting.extend(value)
+        elif isinstance(value, int | float) and not abs(value) <= _LARGEST:
+            raise ValueError(refusal)
+
+    def count(module: nn.Module, tensor_name: str, tensor: torch.Tensor | None) -> None:
+        nonlocal numbers, tensors
+        if tensor is not None:
+            numbers, tensors = numbers + tensor.numel(), tensors + 1
+        if numbers > size + _COMPUTED or tensors > size / _NAMED + 1000:
+            raise ValueError(refusal)
+
+    entry = _entry(name)
+    _check_arguments(name, entry, arguments)
+    hooks = [
+        register_module_parameter_registration_hook(count),
+        register_module_buffer_registration_hook(count),
+    ]
+    try:
+        with torch.device("meta"):
+            entry.model_class(**{**entry.sizes, **arguments})
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _load(model: nn.Module, weights: str | os.PathLike[str], *, new_classifier: bool) -> bool:
@@ -130,7 +186,7 @@ def _defaults(model_class: type[nn.Module]) -> dict[str, Any]:
     return {p.name: p.default for p in inspect.signature(model_class).parameters.values()}
 
 
-def _check_arguments(name: str, entry: _Entry, arguments: dict[str, Any]) -> None:
+def _check_arguments(name: str, entry: _Entry, arguments: Mapping[str, Any]) -> None:
     known = _defaults(entry.model_class)
     for argument in arguments:
         if argument not in known:

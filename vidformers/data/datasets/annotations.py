@@ -52,7 +52,7 @@ def read_json(path: str) -> Any:
     """The content of a JSON file; ValueError with the place of the error."""
     try:
         return json.loads(read_text(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"'{path}' is not a JSON file: {error}") from error
 
 

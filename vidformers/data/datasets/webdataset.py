@@ -241,8 +241,9 @@ def scan_shard(path: str) -> Shard:
                     known[key] = found | known.get(key, {})
             _check_end(tar, local, path)
             num_bytes = os.path.getsize(local)
-    except (tarfile.TarError, EOFError) as error:
-        raise ValueError(f"'{path}' is no whole tar file ({error}); fetch or write it again") from error
+    except (tarfile.TarError, EOFError, MemoryError, OverflowError) as error:  # of a header of 2^60 bytes
+        said = str(error) or type(error).__name__
+        raise ValueError(f"'{path}' is no whole tar file ({said}); fetch or write it again") from error
     lacking = next((key for key in extensions if key not in videos), None)
     if lacking is not None:
         raise ValueError(
