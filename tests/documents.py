@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.warm_processes import ROOT, run_script
+
+_SCRIPTS = re.compile(r"(python (tools|data_prep)/\w+\.py [^|$*;&<>`()]*\n)+")
 _BLOCK = re.compile(r"(<!-- not run: [^\n]* -->\n)?```(\w+)\n(.*?)```", flags=re.DOTALL)
 
 
@@ -34,7 +37,6 @@ def run_blocks(
     text = "".join(code for _, code in code_blocks(document))
     assert [old for old in replace if old not in text] == []
     monkeypatch.chdir(folder)
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     printed, names = "", {"__name__": "document"}
     for language, code in code_blocks(document):
         for old, new in replace.items():
@@ -42,16 +44,31 @@ def run_blocks(
         if language == "python":
             exec(compile(code, str(document), "exec"), names)
             continue
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", code],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"},
-            timeout=300,
-        )
-        assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
-        printed += done.stdout
+        printed += _run_shell(code, folder)
     return printed, names
+
+
+def _run_shell(code: str, folder: Path) -> str:
+    """What a block prints. One that runs our scripts and does nothing else starts no shell."""
+    code = code.replace("\\\n", " ")
+    printed = ""
+    if _SCRIPTS.fullmatch(code):
+        for line in code.splitlines():
+            _, script, *arguments = shlex.split(line)
+            done = run_script(ROOT / script, *arguments, cwd=folder)
+            assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+            printed += done.stdout
+        return printed
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
+    assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
 
 
 def run_python_blocks(document: Path, replace: Mapping[str, str], names: dict) -> dict:

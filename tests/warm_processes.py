@@ -2,8 +2,8 @@
 
 `python tools/run_net.py` takes three seconds of a core before it does anything, for torch and for what torch
 imports when the first optimizer is made, and the tests start it a hundred times. A process from here has its
-own environment, files, signals, exit code and end of the interpreter. That a script starts from nothing, or
-under torchrun, is tested with `subprocess`.
+own environment, files, signals, exit code and end of the interpreter, and imports vidformers itself. That a
+script starts from nothing, or under torchrun, is tested with `subprocess`.
 """
 
 import functools
@@ -23,13 +23,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 RUN_NET = ROOT / "tools" / "run_net.py"
-# Nothing here starts a thread, which a fork would not have.
+# Libraries alone. None of them starts a thread, which a fork would not have.
 IMPORTED = (
     "torch._dynamo", "torch.distributed.fsdp", "torch.distributed.checkpoint", "av", "jinja2",
     "matplotlib.pyplot", "statsmodels.stats.multitest", "statsmodels.stats.proportion",
-    "vidformers.cli.run", "vidformers.engine.ablate", "vidformers.engine.folder_summary",
-    "vidformers.engine.pretrain", "vidformers.engine.run_report", "vidformers.engine.train",
-    "vidformers.report.reconstruction", "vidformers.report.run_report",
 )  # fmt: skip
 
 
@@ -37,6 +34,7 @@ def run_script(
     script: Path,
     *arguments: str,
     processes: int = 1,
+    cwd: Path = ROOT,
     environment: Mapping[str, str] | None = None,
     timeout: float = 300,
 ) -> subprocess.CompletedProcess:
@@ -51,7 +49,7 @@ def run_script(
     ]
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "stdout"), Path(folder, "stderr")
-        request = [str(script), arguments, environments, str(out), str(err), timeout]
+        request = [str(script), arguments, environments, str(cwd), str(out), str(err), timeout]
         server = _server()
         server.stdin.write(json.dumps(request) + "\n")
         server.stdin.flush()
@@ -86,18 +84,18 @@ def _server() -> subprocess.Popen:
     )
 
 
-def serve() -> tuple[str, list[str], dict[str, str], str, str]:
+def serve() -> tuple[str, list[str], dict[str, str], str, str, str]:
     """Answer requests until there are no more. Returns in each forked process, with what it is to be."""
     for name in IMPORTED:
         importlib.import_module(name)
     gc.freeze()
     for line in sys.stdin:
-        script, arguments, environments, out, err, timeout = json.loads(line)
+        script, arguments, environments, cwd, out, err, timeout = json.loads(line)
         running = {}
         for rank, environment in enumerate(environments):
             pid = os.fork()
             if pid == 0:
-                return script, arguments, environment, out, err
+                return script, arguments, environment, cwd, out, err
             running[pid] = rank
         print(json.dumps(_exit_codes(running, timeout)), flush=True)
     sys.exit()
@@ -120,8 +118,9 @@ def _exit_codes(running: dict[int, int], timeout: float) -> Sequence[int | None]
     return codes
 
 
-def become(arguments: list[str], environment: dict[str, str], out: str, err: str) -> None:
-    """Give this process the environment, the arguments and the files of a new one."""
+def become(arguments: list[str], environment: dict[str, str], cwd: str, out: str, err: str) -> None:
+    """Give this process the arguments, the environment, the folder and the files of a new one."""
+    os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
     sys.argv[1:] = arguments

@@ -11,27 +11,19 @@ from fvcore.nn import ActivationCountAnalysis
 
 import vidformers as vf
 from tests.models.tiny import REPRESENTATIVES, tiny, tiny_clip
+from tests.warm_processes import ROOT, run_script
 from vidformers.analysis.complexity import count_by_module, count_flops, count_parameters
 from vidformers.analysis.costs import layer_table, stage_costs, training_memory
 from vidformers.engine.published import published_config
 from vidformers.layers.attention import by_definition
 
-ROOT = Path(__file__).parents[2]
-
-
-def complexity(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "tools/complexity.py", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=300,
-    )
+TOOL = ROOT / "tools" / "complexity.py"
 
 
 def test_the_command(tmp_path: Path) -> None:
     file = tmp_path / "costs.json"
-    result = complexity("mvit_tiny", "--batch", "2", "--size", "48", "--json", str(file))
+    command = ["mvit_tiny", "--batch", "2", "--size", "48", "--json", str(file)]
+    result = subprocess.run([sys.executable, TOOL, *command], capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     numbers = simplejson.loads(file.read_text())
     model = vf.create_model("mvit_tiny", image_size=48)
@@ -44,10 +36,10 @@ def test_the_command(tmp_path: Path) -> None:
     assert numbers["memory"]["forward_peak"] > 2 * 3 * 8 * 48 * 48
     for stage in ("stem", "stage 1", "head", "blocks.1", "#activations"):
         assert stage in result.stdout
-    assert complexity("mvit_tniy").stderr.startswith(
+    assert run_script(TOOL, "mvit_tniy").stderr.startswith(
         "complexity.py: no model is named 'mvit_tniy'; did you mean"
     )
-    weights = complexity(str(file))  # any file stands for a checkpoint
+    weights = run_script(TOOL, str(file))  # any file stands for a checkpoint
     assert weights.returncode == 1 and "wanted the name of a model" in weights.stderr
 
 

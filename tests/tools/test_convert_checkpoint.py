@@ -9,19 +9,15 @@ import pytest
 import torch
 
 import vidformers as vf
+from tests.warm_processes import ROOT, run_script
 from vidformers.checkpoints.metadata import read_metadata
 from vidformers.config import load_config
 from vidformers.engine.convert import convert_weights
 from vidformers.engine.model import build_model
 
 pytest.importorskip("safetensors")
-ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "motion_mvit_tiny.yaml"
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "tools/convert_checkpoint.py", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
+TOOL = ROOT / "tools" / "convert_checkpoint.py"
 
 
 def test_a_checkpoint_of_our_own_run(tmp_path: Path) -> None:
@@ -30,7 +26,8 @@ def test_a_checkpoint_of_our_own_run(tmp_path: Path) -> None:
     checkpoint = {"model": last.state_dict(), "ema": averaged.state_dict(), "vidformers": "0.1.0"}
     checkpoint |= {"config": cfg.dump(), "class_names": ["up", "down", "still"]}
     torch.save(checkpoint, tmp_path / "best.pyth")
-    result = run(str(tmp_path / "best.pyth"), str(tmp_path / "mine.safetensors"))
+    command = [sys.executable, TOOL, tmp_path / "best.pyth", tmp_path / "mine.safetensors"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     assert "mvit with 3 classes (named), from vidformers names" in result.stdout
     metadata = read_metadata(tmp_path / "mine.safetensors")
@@ -70,7 +67,7 @@ def test_weights_of_another_project(tmp_path: Path) -> None:
 def test_what_is_not_known_is_asked_for(tmp_path: Path) -> None:
     torch.save(vf.create_model("swin_tiny").state_dict(), tmp_path / "weights.pth")
     weights, out = str(tmp_path / "weights.pth"), str(tmp_path / "out.safetensors")
-    result = run(weights, out)
+    result = run_script(TOOL, weights, out)
     assert result.returncode != 0 and "Traceback" not in result.stderr
     assert result.stderr.startswith("convert_checkpoint.py: ") and "--model" in result.stderr
     with pytest.raises(ValueError, match=r"no file of configs/ is of it; give the YAML file"):
