@@ -29,6 +29,11 @@ def test_the_frames_are_those_that_the_model_sees(predictor: Predictor, tiny_dat
     assert found.frames.shape == (4, 32, 32, 3) and found.frames.dtype == np.uint8
     assert found.heat_map.shape == (4, 32, 32) and found.heat_map.min() >= 0 and found.heat_map.max() > 0
     assert found.frames_per_second == 6.0  # one frame of 2 at 12 a second
+    # 4 frames, one of 2 at 12 a second, of a video with 10 a second.
+    with vf.open_video(video) as reader:
+        assert np.allclose(np.diff(found.seconds), 1 / 6, atol=1 / reader.fps)
+        indices = (found.seconds * reader.fps).round().astype(int)
+        assert indices[0] > 0 and indices[-1] < reader.num_frames - 1  # the middle view
     # The middle one of three temporal views, the second of two crops.
     prediction = predictor(video)
     view = prediction.view_probabilities[1 * 2 + 1]

@@ -53,13 +53,33 @@ def test_files_open_elsewhere(tmp_path: Path) -> None:
     assert [path.name for path in paths] == ["clip.png", "clip.gif", "clip.mp4"]
     assert sorted((tmp_path / "new").iterdir()) == sorted(paths)
     clip = side_by_side(FRAMES, one_box())
-    assert clip.shape == (8, 120, 4 * 41 * 2 + 4, 3)
+    assert clip.shape == (8, 210, 7 * 41 * 2 + 4, 3)
     with Image.open(paths[0]) as image:
-        assert image.size == (8 * (4 * 41 + 4), 2 * (120 + 4))
+        assert image.size == (8 * (7 * 41 + 4), 2 * (210 + 4))
     with Image.open(paths[1]) as image:
         assert image.n_frames == 8 and image.info["duration"] == pytest.approx(133, abs=4)
         assert image.size == clip.shape[2:0:-1]
     video = vf.open_video(paths[2])
-    assert video.num_frames == 8 and (video.height, video.width) == (120, 332)
+    assert video.num_frames == 8 and (video.height, video.width) == (210, 578)
     decoded = video.get_frames([3])[0].numpy().astype(float)
     assert np.abs(decoded - clip[3]).mean() < 12  # noise is what H.264 likes least
+
+
+def test_the_strip_says_when(tmp_path: Path) -> None:
+    """Below each frame, black on white, and other letters for another time."""
+    from PIL import Image
+
+    (path,) = save_overlays(
+        tmp_path,
+        "clip",
+        FRAMES,
+        one_box(),
+        frames_per_second=7.5,
+        seconds=[*[0.0] * 7, 88.88],
+        formats=["png"],
+    )
+    captions = np.asarray(Image.open(path))[2 * (210 + 4) :]
+    width = 7 * 41 + 4
+    first, same, last = (captions[:, n * width : (n + 1) * width] for n in (0, 1, 7))
+    assert captions.shape == (23, 8 * width, 3) and (captions.min(), captions.max()) == (0, 255)
+    assert np.array_equal(first, same) and (last < 128).sum() > (first < 128).sum() > 0

@@ -10,6 +10,8 @@ from torch import nn
 
 from vidformers.analysis.explain import explain_clips
 from vidformers.config.values import nearest
+from vidformers.data.readers import open_video
+from vidformers.data.readers.base import frame_seconds
 from vidformers.data.views import gather_views
 from vidformers.engine.predict import Predictor
 from vidformers.layers.checks import check_choice
@@ -23,7 +25,8 @@ class VideoExplanation:
 
     frames: uint8 (T, h, w, 3), the crop that the model sees. heat_map: float32 (T, h, w), not negative.
     class_name: the class explained (of rollout: the answer), with its `probability`; `answer` is what the
-    model says of this view. frames_per_second: at which the clip runs as the video does.
+    model says of this view. frames_per_second: at which the clip runs as the video does. seconds: (T,), when
+    each frame comes in the video, after its first one.
     """
 
     path: str
@@ -34,6 +37,7 @@ class VideoExplanation:
     frames: np.ndarray
     heat_map: np.ndarray
     frames_per_second: float
+    seconds: np.ndarray
 
     def save(self, folder: str | os.PathLike[str], stem: str | None = None) -> list[Path]:
         """Write `stem`.png (a strip), .gif and .mp4 of the map over the frames; returns their paths."""
@@ -45,6 +49,7 @@ class VideoExplanation:
             self.frames,
             self.heat_map,
             frames_per_second=self.frames_per_second,
+            seconds=self.seconds.tolist(),
         )
 
 
@@ -83,7 +88,15 @@ def explain(
     if view is not None and not 0 <= view < protocol.num_temporal_views:
         raise ValueError(f"view {view} is none of the {protocol.num_temporal_views} views, 0 and following")
 
-    views = predictor.views(os.fspath(video))
+    chosen: list[np.ndarray] = []
+
+    def note(indices: np.ndarray, _: int) -> np.ndarray:
+        chosen.append(indices)
+        return indices
+
+    views = predictor.views(os.fspath(video), note)
+    with open_video(os.fspath(video), predictor.backend) as reader:
+        moments = frame_seconds(reader)
     number, num_crops = len(views.view_index), len(views.crops)
     row = (number // 2 if view is None else view) * num_crops + num_crops // 2
     clip = gather_views(views, [row], mean=protocol.mean, std=protocol.std, device=predictor.device)
@@ -103,6 +116,7 @@ def explain(
         frames=frames.round().clamp(0, 255).byte().cpu().numpy(),
         heat_map=explanation.maps[0].numpy(),
         frames_per_second=_SPREAD_RATE if protocol.temporal_sampling == "segment" else rate,
+        seconds=moments[chosen[0][row // num_crops]],
     )
 
 

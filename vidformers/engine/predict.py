@@ -1,7 +1,7 @@
 """The answer of a model for a video: every view of its testing protocol, decoded once, scored, averaged."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -110,8 +110,11 @@ class Predictor:
         ensemble = scores.max(axis=0) if protocol.ensemble_method == "max" else scores.mean(axis=0)
         return Prediction(path, ensemble, scores, self.class_names, protocol, views.damage)
 
-    def views(self, path: str) -> VideoViews:
-        """All views of one video by the protocol. Raises VideoReadError."""
+    def views(
+        self, path: str, frame_rows: Callable[[np.ndarray, int], np.ndarray] = lambda views, _: views
+    ) -> VideoViews:
+        """All views of one video by the protocol, or other clips of it: `frame_rows` is that of
+        `TestVideos.load`. Raises VideoReadError."""
         protocol = self.protocol
         dataset = TestVideos(
             [Record(path, 0, path)],
@@ -127,7 +130,7 @@ class Predictor:
             resize_mode=protocol.resize_mode,
             backend=self.backend,
         )
-        views = dataset[0]
+        views = dataset.load(0, frame_rows)
         if views.failure:
             raise VideoReadError(path, *views.failure, self.backend)
         return views

@@ -10,6 +10,7 @@ import torch
 
 from vidformers.checkpoints.metadata import Protocol
 from vidformers.data.readers import VideoReader, open_video
+from vidformers.data.readers.base import frame_seconds
 from vidformers.data.readers.streaming import stream_frames
 from vidformers.data.transforms import normalize_clips, resize_frames, short_side_size
 from vidformers.data.views import spatial_crops
@@ -128,12 +129,9 @@ def window_frames(reader: VideoReader, starts: np.ndarray, window: float, protoc
     Of a video with constant frame rate those are the frames that `clip_sampling` takes for a clip that begins
     with the window and is as long. Where frames have times of their own (phones record so) these count.
     """
-    pts = getattr(reader, "frame_pts", None)
-    if pts is not None:
-        tick = float(reader.time_base)  # type: ignore[attr-defined]
-        shown = (pts - pts[0]) * tick
-    else:
-        tick, shown = 0.0, np.arange(reader.num_frames) / reader.fps
+    shown = frame_seconds(reader)
+    # The times of frames are whole ticks.
+    tick = 0.0 if getattr(reader, "frame_pts", None) is None else float(reader.time_base)  # type: ignore[attr-defined]
     if protocol.temporal_sampling == "segment":
         offsets = (np.arange(protocol.num_frames) + 0.5) / protocol.num_frames * window
     else:

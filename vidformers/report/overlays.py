@@ -12,6 +12,7 @@ from vidformers.report.strips import enlarged, save_image, strip_image
 FORMATS = ("png", "gif", "mp4")
 # Black, violet, red, orange, pale yellow: brighter all the way, so that it is read without colours too.
 _HEAT = np.array([[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]], dtype=np.float32)
+_MIN_HEIGHT = 192  # pixels of a frame; smaller ones are enlarged by a whole number
 _STRONGEST = 0.995  # the share of a map's pixels that lies below full heat: one pixel must not dim the rest
 
 
@@ -43,7 +44,7 @@ def overlay(frames: np.ndarray, heat_map: np.ndarray) -> np.ndarray:
 
 def side_by_side(frames: np.ndarray, heat_map: np.ndarray) -> np.ndarray:
     """The frames, and beside them the overlay, enlarged to be looked at: uint8 (T, H, W, 3)."""
-    both = [enlarged(frames), enlarged(overlay(frames, heat_map))]
+    both = [enlarged(clip, _MIN_HEIGHT) for clip in (frames, overlay(frames, heat_map))]
     gap = np.full((*both[0].shape[:2], 4, 3), 255, dtype=np.uint8)
     return np.concatenate([both[0], gap, both[1]], axis=2)
 
@@ -55,17 +56,21 @@ def save_overlays(
     heat_map: np.ndarray,
     *,
     frames_per_second: float,
+    seconds: Sequence[float] = (),
     formats: Sequence[str] = FORMATS,
 ) -> list[Path]:
     """Write `stem`.png (a row of frames, a row of overlays), .gif and .mp4 (both side by side).
 
-    frames uint8 (T, h, w, 3), heat_map (T, h, w). Returns the paths.
+    frames uint8 (T, h, w, 3), heat_map (T, h, w); seconds (T,): when each frame comes in its video, for the
+    strip to say. Returns the paths.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{stem}.{kind}" for kind in formats]
     for path, kind in zip(paths, formats, strict=True):
         if kind == "png":
-            save_image(path, strip_image([frames, overlay(frames, heat_map)]))
+            captions = [f"{moment:.2f} s" for moment in seconds]
+            rows = [frames, overlay(frames, heat_map)]
+            save_image(path, strip_image(rows, captions=captions, min_height=_MIN_HEIGHT))
         elif kind == "gif":
             _save_gif(path, side_by_side(frames, heat_map), frames_per_second)
         else:

@@ -13,7 +13,8 @@ from markupsafe import Markup
 _FRAME_HEIGHT = 72  # pixels stored, at most
 _GAP = 4  # pixels between the frames and rows of a picture
 _FRAMES = 8  # of a clip in a picture, at most
-_MIN_HEIGHT = 96  # pixels of a frame in a picture; smaller ones are enlarged by a whole number
+MIN_HEIGHT = 96  # pixels of a frame in a picture; smaller ones are enlarged by a whole number
+_CAPTION = 15  # pixels of its letters
 
 
 def _data_uri(frame: np.ndarray) -> str:
@@ -27,20 +28,40 @@ def _data_uri(frame: np.ndarray) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def enlarged(clip: np.ndarray) -> np.ndarray:
+def enlarged(clip: np.ndarray, min_height: int = MIN_HEIGHT) -> np.ndarray:
     """(T, h, w, 3) with each pixel repeated until frames are large enough to be looked at."""
-    scale = -(-_MIN_HEIGHT // clip.shape[1])
+    scale = -(-min_height // clip.shape[1])
     return clip.repeat(scale, axis=1).repeat(scale, axis=2)
 
 
-def strip_image(clips: Sequence[np.ndarray]) -> np.ndarray:
-    """A row of frames for each clip, uint8 (T, h, w, 3) -> (H, W, 3); of long ones the even spread of 8."""
+def strip_image(
+    clips: Sequence[np.ndarray], *, captions: Sequence[str] = (), min_height: int = MIN_HEIGHT
+) -> np.ndarray:
+    """A row of frames for each clip, uint8 (T, h, w, 3) -> (H, W, 3); of long ones the even spread of 8.
+
+    captions: (T,) of the frames, written below the last row; none for clips without.
+    """
     rows = []
     for clip in clips:
-        shown = clip[np.linspace(0, len(clip) - 1, min(_FRAMES, len(clip))).round().astype(int)]
-        framed = np.pad(enlarged(shown), ((0, 0), (0, _GAP), (0, _GAP), (0, 0)), constant_values=255)
+        places = np.linspace(0, len(clip) - 1, min(_FRAMES, len(clip))).round().astype(int)
+        large = enlarged(clip[places], min_height)
+        framed = np.pad(large, ((0, 0), (0, _GAP), (0, _GAP), (0, 0)), constant_values=255)
         rows.append(np.concatenate(list(framed), axis=1))
+    if captions:
+        rows.append(_captions([captions[place] for place in places], large.shape[2], _GAP))
     return np.concatenate(rows)
+
+
+def _captions(texts: Sequence[str], width: int, gap: int) -> np.ndarray:
+    """Each text in the middle below a frame of this width, uint8 (H, W, 3) on white."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    image = Image.new("RGB", (len(texts) * (width + gap), _CAPTION + 2 * _GAP), "white")
+    pen = ImageDraw.Draw(image)
+    font = ImageFont.load_default(_CAPTION)
+    for number, text in enumerate(texts):
+        pen.text((number * (width + gap) + width / 2, _GAP), text, fill="black", font=font, anchor="mt")
+    return np.asarray(image)
 
 
 def strip_markup(clips: Sequence[np.ndarray], label: str) -> Markup:

@@ -14,7 +14,7 @@ from vidformers.data.tar_parts import TarPart, split_part, why_not_there
 
 __all__ = [
     "MAX_FRAME_PIXELS", "Conversion", "ConvertingReader", "FrameIndices", "VideoReadError", "VideoReader",
-    "check_frame_size", "check_indices", "in_asked_order", "local_video_path",
+    "check_frame_size", "check_indices", "frame_seconds", "in_asked_order", "local_video_path",
 ]  # fmt: skip
 
 FrameIndices = Sequence[int] | np.ndarray | torch.Tensor
@@ -142,6 +142,15 @@ def check_frame_size(height: int, width: int, max_pixels: int, *, path: str, bac
             "max_frame_pixels)",
             backend,
         )
+
+
+def frame_seconds(video: VideoReader) -> np.ndarray:
+    """When each frame comes on the screen, in seconds after the first, float64 (N,): by times of their own
+    where the reader knows them (phones record so), else by the frame rate."""
+    pts = getattr(video, "frame_pts", None)
+    if pts is None:
+        return np.arange(video.num_frames) / video.fps
+    return (pts - pts[0]) * float(video.time_base)  # type: ignore[attr-defined]
 
 
 def in_asked_order(frames: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
