@@ -2,22 +2,34 @@
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
-def write_text_atomically(path: Path, text: str) -> None:
-    """Write `text` so that a reader (or a crash) sees the old file or the new one, never half of it."""
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Another path to write in the block, whose file then takes the place of `path`: a reader (or a crash, or
+    a full disk) sees the old file or the new one, never half of it, and nothing else stays behind.
+
+    Raises OSError that names `path`.
+    """
     # Of its own name: several processes of a run may write the same file at the same time.
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
+        yield temporary
+        with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        if error.filename is None:  # of a write: a full disk should be found
+        if error.filename in (None, str(temporary)):  # None: of a write, as where a disk is full
             raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write `text` as `written_whole` says."""
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -11,15 +11,26 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import simplejson
 import torch
 
+from vidformers import create_model, open_video
+from vidformers.analysis.ablation_table import AblationTable, PerturbedScores
+from vidformers.checkpoints.save import save_weights
+from vidformers.cli.run import main
 from vidformers.data.loader import EpochLoader, build_loader
 from vidformers.engine import logs
 from vidformers.engine.checkpoint import load_newest_checkpoint, save_checkpoint
 from vidformers.engine.logs import FailedVideos, JsonlLog
 from vidformers.engine.output_folder import LOCK_NAME, sole_use
+from vidformers.engine.predictions import Predictions
+from vidformers.report.figures import Panel, write_panels
+from vidformers.report.html import write_report
+from vidformers.report.overlays import save_overlays
+from vidformers.report.strips import save_clips, save_image
+from vidformers.report.testing import save_examples
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools" / "run_net.py"
@@ -148,27 +159,87 @@ def test_no_half_line_stays_in_the_log(tmp_path: Path) -> None:
     assert len(log.path.read_text().splitlines()) == 2
 
 
-def test_tables_and_reports_are_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    failed = FailedVideos(tmp_path / "failed_videos.csv", backend="pyav")
-    failed.add("train", [("a.mp4", "empty file", "0 bytes")])
-    before = failed.path.read_bytes()
-    monkeypatch.setattr("vidformers.files.os.fsync", full_disk)
-    with pytest.raises(OSError, match=r"No space left on device: .*failed_videos.csv"):
-        failed.add("train", [("b.mp4", "empty file", "0 bytes")])
-    with pytest.raises(OSError, match=r"No space left on device: .*report.html"):
-        from vidformers.report.html import write_report
-
-        write_report(tmp_path / "report.html", "t", [])
-    with pytest.raises(OSError, match=r"No space left on device: .*results.json"):
-        logs.write_json(tmp_path / "results.json", {})
-    assert [path.name for path in tmp_path.iterdir()] == ["failed_videos.csv"]
-    assert failed.path.read_bytes() == before
+def _predictions(path: Path) -> None:
+    scores = np.full((40, 1, 2), 0.5, np.float32)
+    Predictions([str(i) for i in range(40)], np.zeros(40, int), scores, np.zeros(40, bool), 1, 1).save(path)
 
 
-def test_a_folder_that_cannot_be_written_is_said_before_anything_runs(config: Path) -> None:
-    code, out, err = finish(start(config, "", "OUTPUT_DIR", "/proc/vidformers"))
-    assert code == 1 and "Traceback" not in err
-    assert "OUTPUT_DIR /proc/vidformers cannot be written (" in err and "epoch" not in out
+def _ablation(path: Path) -> None:
+    scores = np.full((9, 1, 2), 0.5, np.float32)
+    one = PerturbedScores("reverse", scores, np.zeros((9, 1)))
+    AblationTable(list("abcdefghi"), np.zeros(9, int), scores[:, 0], [one], ["x", "y"], None, None, []).save(
+        path
+    )
+
+
+def _failed(path: Path) -> None:
+    failed = FailedVideos(path, backend="pyav")
+    new = range(len(failed.rows), len(failed.rows) + 40)
+    failed.add("train", [(f"{i}.mp4", "empty file", "0 bytes") for i in new])
+
+
+def _overlay(path: Path) -> None:
+    map_ = np.ones(CLIP.shape[1:4], np.float32)
+    save_overlays(path.parent, path.stem, CLIP[0], map_, frames_per_second=8, formats=[path.suffix[1:]])
+
+
+CLIP = np.random.default_rng(0).integers(0, 255, (1, 4, 24, 24, 3), dtype=np.uint8)
+WRITERS = {
+    "report.html": lambda path: write_report(path, "t", []),
+    "results.json": lambda path: logs.write_json(path, {"a": "b" * 1000}),
+    "failed_videos.csv": _failed,
+    "predictions.npz": _predictions,
+    "ablation.npz": _ablation,
+    "test_examples.npz": lambda path: save_examples(path, ["a"], CLIP, CLIP),
+    "clips.npz": lambda path: save_clips(path, {"clean": CLIP[0]}),
+    "strip.png": lambda path: save_image(path, CLIP[0, 0]),
+    "explained.gif": _overlay,
+    "explained.mp4": _overlay,
+    "figure.png": lambda path: write_panels([Panel("t", "", 2, 1, lambda figure: figure.subplots())], path),
+    "model.safetensors": lambda path: save_weights(create_model("mvit_tiny", num_classes=2), path),
+    "checkpoint.pyth": lambda path: save_checkpoint(path, {"weight": torch.zeros(1000)}),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_what_a_full_disk_cuts_short_is_not_there(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    WRITERS[name](path)
+    before = path.read_bytes()
+    for there_before in (True, False):
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300, limits[1]))
+        try:
+            with pytest.raises(OSError, match=name):
+                WRITERS[name](path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert [file.name for file in tmp_path.iterdir()] == [name] * there_before
+        assert not there_before or path.read_bytes() == before
+        path.unlink(missing_ok=True)
+
+
+def test_reading_goes_on_where_the_index_cannot_be_kept(tmp_path: Path, tiny_dataset: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for folder, limit in ((tmp_path / "cache", 100), (Path("/proc/cache"), limits[0])):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
+        try:
+            with pytest.warns(UserWarning, match=r"the frame index .* cannot be written"):
+                reader = open_video(str(tiny_dataset / "video_0.mp4"), index_cache=str(folder))
+                assert reader.get_frames([0, 3]).shape[0] == 2
+                reader.close()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("folder", ["/proc", "/proc/vidformers"])
+def test_a_folder_that_cannot_be_written_is_said_before_anything_runs(
+    config: Path, capsys: pytest.CaptureFixture[str], folder: str
+) -> None:
+    assert main(["--cfg", str(config), "OUTPUT_DIR", folder]) == 1
+    printed = capsys.readouterr()
+    assert f"OUTPUT_DIR {folder} cannot be written (" in printed.err and "epoch" not in printed.out
 
 
 def test_failed_videos_name_the_reader_and_any_file_name(tmp_path: Path, capsys) -> None:

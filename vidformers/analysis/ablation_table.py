@@ -3,12 +3,13 @@
 Legend: N readable videos, P perturbations, D draws (1 for a deterministic map), K classes.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
+
+from vidformers.files import written_whole
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,8 @@ class AblationTable:
         for index, one in enumerate(self.perturbed):
             arrays[f"scores_{index}"] = one.scores
             arrays[f"displacement_{index}"] = one.displacement
-        temporary = path.with_name(path.name + ".part")
-        with open(temporary, "wb") as file:
+        with written_whole(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for allow_pickle
-        os.replace(temporary, path)
 
     @classmethod
     def load(cls, path: Path) -> "AblationTable":

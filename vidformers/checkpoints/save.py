@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from vidformers.checkpoints.metadata import Metadata, metadata_of, to_header
+from vidformers.files import written_whole
 
 
 def save_weights(model: nn.Module, path: str | os.PathLike[str], metadata: Metadata | None = None) -> None:
@@ -21,6 +22,7 @@ def save_weights(model: nn.Module, path: str | os.PathLike[str], metadata: Metad
         raise ImportError(
             "weights are written by the package safetensors: pip install 'vidformers[safetensors]'"
         )
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     path = Path(path)
@@ -28,13 +30,12 @@ def save_weights(model: nn.Module, path: str | os.PathLike[str], metadata: Metad
         raise ValueError(f"got {path}; wanted a name that ends with .safetensors")
     metadata = described(model, metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     try:
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        save_file(tensors, temporary, metadata=to_header(metadata))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        with written_whole(path) as temporary:
+            save_file(tensors, temporary, metadata=to_header(metadata))
+    except SafetensorError as error:  # also of a write that failed
+        raise OSError(f"{path} could not be written ({error})") from error
 
 
 def described(model: nn.Module, metadata: Metadata | None) -> Metadata:

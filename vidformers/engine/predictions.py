@@ -3,7 +3,6 @@
 Legend: N videos, V views (temporal views x spatial crops, view row = temporal * num_crops + crop), K classes.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
@@ -13,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from vidformers.data.records import Record
+from vidformers.files import written_whole
 
 
 @dataclass
@@ -42,8 +42,7 @@ class Predictions:
 
     def save(self, path: Path) -> None:
         """Write an npz without pickle: the fields of this table, and `scores`, the ensemble."""
-        temporary = path.with_name(path.name + ".part")
-        with open(temporary, "wb") as file:
+        with written_whole(path) as temporary, open(temporary, "wb") as file:
             np.savez(
                 file,
                 video_ids=np.array(self.video_ids, dtype=np.str_),
@@ -54,7 +53,6 @@ class Predictions:
                 num_temporal_views=self.num_temporal_views,
                 num_spatial_crops=self.num_spatial_crops,
             )
-        os.replace(temporary, path)
 
 
 def topk_hits(scores: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:

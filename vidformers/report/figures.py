@@ -8,7 +8,6 @@ they are legible on a light and on a dark one; colours are Okabe and Ito's, and 
 from __future__ import annotations
 
 import io
-import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vidformers.files import written_whole
 from vidformers.report.summary import (
     CONTROL_KINDS,
     ORDER_KINDS,
@@ -457,9 +457,8 @@ def write_panels(panels: Sequence[Panel], path: Path) -> None:
                 _draw_below_each_other(column, part)
         for panel, part in zip(wide, parts, strict=True):
             _draw_below_each_other([panel], part)
-        temporary = path.with_name(path.name + ".part")
-        figure.savefig(temporary, format="png", dpi=150)
-    os.replace(temporary, path)
+        with written_whole(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=150)
 
 
 def _draw_below_each_other(panels: Sequence[Panel], figure: FigureBase) -> None:

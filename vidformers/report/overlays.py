@@ -1,12 +1,12 @@
 """A map laid over the frames that it explains: PNG strip, GIF, MP4."""
 
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from vidformers.files import written_whole
 from vidformers.report.strips import enlarged, save_image, strip_image
 
 FORMATS = ("png", "gif", "mp4")
@@ -86,9 +86,8 @@ def _save_gif(path: Path, clip: np.ndarray, frames_per_second: float) -> None:
     # Browsers play frames shorter than 20 ms at their own speed.
     duration = max(20, round(1000 / frames_per_second))
     first.save(buffer, format="GIF", save_all=True, append_images=others, duration=duration, loop=0)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(buffer.getvalue())
-    os.replace(temporary, path)
+    with written_whole(path) as temporary:
+        temporary.write_bytes(buffer.getvalue())
 
 
 def _save_mp4(path: Path, clip: np.ndarray, frames_per_second: float) -> None:
@@ -97,6 +96,5 @@ def _save_mp4(path: Path, clip: np.ndarray, frames_per_second: float) -> None:
     height, width = clip.shape[1:3]
     clip = np.pad(clip, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")  # H.264 wants even
     rate = max(1, round(frames_per_second))
-    temporary = path.with_name(path.name + ".part")
-    write_video(temporary, clip, fps=rate, x264_options={"crf": "18", "preset": "veryfast"})
-    os.replace(temporary, path)
+    with written_whole(path) as temporary:
+        write_video(temporary, clip, fps=rate, x264_options={"crf": "18", "preset": "veryfast"})

@@ -3,12 +3,13 @@
 import base64
 import hashlib
 import io
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
+
+from vidformers.files import written_whole
 
 _FRAME_HEIGHT = 72  # pixels stored, at most
 _GAP = 4  # pixels between the frames and rows of a picture
@@ -81,10 +82,8 @@ def save_image(path: Path, image: np.ndarray) -> None:
     """Write uint8 (H, W, 3) as a PNG."""
     from PIL import Image
 
-    temporary = path.with_name(path.name + ".part")
-    with open(temporary, "wb") as file:
+    with written_whole(path) as temporary, open(temporary, "wb") as file:
         Image.fromarray(image).save(file, format="PNG")
-    os.replace(temporary, path)
 
 
 def source_positions(clips: Mapping[str, np.ndarray]) -> dict[str, list[int | None]]:
@@ -113,15 +112,13 @@ def save_clips(path: Path, clips: Mapping[str, np.ndarray]) -> None:
     for clip, row in zip(clips.values(), rows, strict=True):
         frames.update(zip(row, clip, strict=True))
     places = {pixels: place for place, pixels in enumerate(frames)}
-    temporary = path.with_name(path.name + ".part")
-    with open(temporary, "wb") as file:
+    with written_whole(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(
             file,
             names=np.array(list(clips), dtype=np.str_),
             frames=np.stack(list(frames.values())),
             index=np.array([[places[pixels] for pixels in row] for row in rows], dtype=np.int64),
         )
-    os.replace(temporary, path)
 
 
 def load_clips(path: Path) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from vidformers.analysis.statistics import calibration_error
+from vidformers.files import written_whole
 from vidformers.report.html import Section, environment, rendered
 from vidformers.report.strips import strip_markup
 from vidformers.report.testing_figures import more_than_five_classes, panels_of_test
@@ -50,7 +51,7 @@ def read_scores(path: Path) -> TestScores | None:
 
 def save_examples(path: Path, titles: Sequence[str], frames: np.ndarray, overlays: np.ndarray) -> None:
     """Keep explained clips for the report: both uint8 (n, T, h, w, 3), a title each."""
-    with open(path, "wb") as file:
+    with written_whole(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, titles=np.array(titles, dtype=np.str_), frames=frames, overlays=overlays)
 
 

@@ -8,6 +8,7 @@ entry that is damaged all the same is reported once, with a warning, and made an
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -100,6 +101,8 @@ def save_index(folder: str, local_path: str | TarPart, entry: CachedIndex) -> No
             file.write(_MAGIC + body + zlib.crc32(body).to_bytes(4, "little"))
         os.replace(temporary, place)
     except OSError as error:
+        with contextlib.suppress(OSError):  # half an entry, where the disk is full
+            os.remove(temporary)
         warnings.warn(f"the frame index '{place}' cannot be written ({error})", stacklevel=2)
 
 
