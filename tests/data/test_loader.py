@@ -57,6 +57,16 @@ def test_evaluation_is_split_without_padding_or_loss() -> None:
     assert sorted(flat) == list(range(23))
 
 
+def test_evaluation_keeps_neighbours_in_one_process() -> None:
+    settings = {"batch_size": 1, "shuffle": False, "drop_last": False, "world_size": 3, "group": 4}
+    parts = [[i for (i,) in batches(23, rank=rank, **settings)] for rank in range(3)]
+    assert parts == [
+        [0, 1, 2, 3, 12, 13, 14, 15],
+        [4, 5, 6, 7, 16, 17, 18, 19],
+        [8, 9, 10, 11, 20, 21, 22],
+    ]
+
+
 def test_an_epoch_can_be_resumed_within() -> None:
     whole = batches(epoch=3)
     sampler = EpochBatchSampler(23, batch_size=4, shuffle=True, seed=0, drop_last=True)

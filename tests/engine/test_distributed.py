@@ -167,6 +167,9 @@ def test_three_processes_test_each_video_once(single, data, tmp_path):
     alone = run(tmp_path / "one", data, 1, "TRAIN.ENABLE", "False", "TEST.CHECKPOINT_FILE_PATH", weights)
     three = run(tmp_path / "three", data, 3, "TRAIN.ENABLE", "False", "TEST.CHECKPOINT_FILE_PATH", weights)
     same_scores(three, alone)
+    # To the last bit: the same views go through the model together, whoever does it.
+    one, other = (np.load(output / "predictions.npz") for output in (alone, three))
+    np.testing.assert_array_equal(one["view_scores"], other["view_scores"])
     with open(three / "failed_videos.csv", newline="") as file:
         assert [(row["split"], Path(row["path"]).name) for row in csv.DictReader(file)] == [
             ("test", "text.mp4")

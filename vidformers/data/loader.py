@@ -23,8 +23,9 @@ class EpochBatchSampler(Sampler[list[int]]):
     shuffle: a permutation drawn from (seed, epoch); else the list's order.
     drop_last True (training): every process gets the same number of full batches, so that none waits for
     another at the end. The k-th batches of all processes together are the k-th batch of a single process with
-    batch_size * world_size. drop_last False (evaluation): every index exactly once over all processes; their
-    numbers may differ by one.
+    batch_size * world_size. drop_last False (evaluation): every index exactly once over all processes, dealt
+    out in groups of `group` neighbours, so that which of them are together does not depend on the number of
+    processes; the processes' shares may differ by a group.
     start_batch: batches of the coming epoch to leave out, to resume within it.
     """
 
@@ -39,6 +40,7 @@ class EpochBatchSampler(Sampler[list[int]]):
         start_batch: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        group: int = 1,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}; use 1 or more")
@@ -56,6 +58,7 @@ class EpochBatchSampler(Sampler[list[int]]):
         self.drop_last = drop_last
         self.rank = rank
         self.world_size = world_size
+        self.group = group
         self.set_epoch(0, start_batch=start_batch)
 
     def set_epoch(self, epoch: int, *, start_batch: int = 0) -> None:
@@ -70,8 +73,15 @@ class EpochBatchSampler(Sampler[list[int]]):
         """Batches of this process in a whole epoch."""
         if self.drop_last:
             return self.length // (self.batch_size * self.world_size)
-        own = len(range(self.rank, self.length, self.world_size))
-        return -(-own // self.batch_size)
+        return -(-self.share_of(self.rank) // self.batch_size)
+
+    def share_of(self, rank: int) -> int:
+        """How many indices of an evaluation a process gets; no process gets more than the first."""
+        return int(self._is_of(rank).sum())
+
+    def _is_of(self, rank: int) -> np.ndarray:
+        """(length,) whether a place of the epoch's order is this process's."""
+        return np.arange(self.length) // self.group % self.world_size == rank
 
     def __len__(self) -> int:
         return self.batches_an_epoch - self.start_batch
@@ -80,7 +90,7 @@ class EpochBatchSampler(Sampler[list[int]]):
         order = np.arange(self.length)
         if self.shuffle:
             order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
-        own = order[self.rank :: self.world_size]
+        own = order[self._is_of(self.rank)]
         for batch in range(self.start_batch, self.batches_an_epoch):
             yield own[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
 
@@ -233,6 +243,7 @@ def build_loader(
     start_batch: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    group: int = 1,
 ) -> EpochLoader:
     """Loader over a map-style dataset; see `EpochBatchSampler` for the order. Batches do not depend on
     num_workers.
@@ -262,6 +273,7 @@ def build_loader(
         start_batch=start_batch,
         rank=rank,
         world_size=world_size,
+        group=group,
     )
     return EpochLoader(
         dataset,

@@ -188,7 +188,11 @@ def build_test_dataset(cfg: CfgNode, videos: VideoList, *, num_views: int, num_c
 
 
 def build_test_loader(cfg: CfgNode, videos: VideoList, *, num_views: int, num_crops: int) -> DataLoader:
-    """One item a video with all its views; every video exactly once over all processes, in order."""
+    """One item a video with all its views; every video exactly once over all processes, in order.
+
+    As many neighbours stay in one process as TEST.BATCH_SIZE holds views of: they go through the model
+    together (`micro_batches`) on any number of processes, and so give the same scores to the last bit.
+    """
     return build_loader(
         build_test_dataset(cfg, videos, num_views=num_views, num_crops=num_crops),
         batch_size=1,
@@ -201,6 +205,7 @@ def build_test_loader(cfg: CfgNode, videos: VideoList, *, num_views: int, num_cr
         collate_fn=collate_videos,
         rank=rank(),
         world_size=world_size(),
+        group=max(1, cfg.TEST.BATCH_SIZE // (num_views * num_crops)),
     )
 
 

@@ -155,7 +155,8 @@ class Pretrainer(Trainer):
             mean, std = tuple(cfg.DATA.MEAN), tuple(cfg.DATA.STD)
             return gather_views(video, rows, mean=mean, std=std, device=self.device)
 
-        for clips, places in micro_batches(readable(), cfg.TEST.BATCH_SIZE, to_clips):
+        group = self.val_loader.batch_sampler.group  # type: ignore[union-attr]
+        for clips, places in micro_batches(readable(), cfg.TEST.BATCH_SIZE, to_clips, group=group):
             masks = self._masks([(cfg.RNG_SEED, index) for index, _ in places])
             wanted = self._wanted(clips, masks)
             with autocast(self.device, cfg.TEST.PRECISION):

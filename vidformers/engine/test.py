@@ -20,7 +20,7 @@ from vidformers.data.views import gather_views
 from vidformers.engine.build import VideoList, build_test_loader, load_videos, resolve_device
 from vidformers.engine.checkpoint import check_class_names, load_newest_checkpoint
 from vidformers.engine.data_time import DataTime
-from vidformers.engine.distributed import gathered, is_main_process, world_size
+from vidformers.engine.distributed import gathered, is_main_process
 from vidformers.engine.logs import FailedVideos, JsonlLog, say, write_json
 from vidformers.engine.model import build_model
 from vidformers.engine.predictions import Predictions, label_array, summarize
@@ -36,12 +36,23 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
 
 
 def micro_batches(
-    videos: Iterator[VideoViews], batch_size: int, to_clips: Callable[[VideoViews, range], Tensor]
+    videos: Iterator[VideoViews],
+    batch_size: int,
+    to_clips: Callable[[VideoViews, range], Tensor],
+    *,
+    group: int,
 ) -> Iterator[tuple[Tensor, list[tuple[int, int]]]]:
-    """Packs the views of consecutive videos: (n, 3, T, H, W) clips and the (video, view) of each."""
+    """Packs the views of consecutive videos: (n, 3, T, H, W) clips and the (video, view) of each.
+
+    Only those of one `group` of the list (`EpochBatchSampler`): a batch's size, and what it holds, moves the
+    last bits of its scores.
+    """
     clips: list[Tensor] = []
     places: list[tuple[int, int]] = []
     for video in videos:
+        if places and places[-1][0] // group != video.index // group:
+            yield torch.cat(clips), places
+            clips, places = [], []
         num_views = len(video.view_index) * len(video.crops)
         start = 0
         while start < num_views:
@@ -61,8 +72,9 @@ def share_of_videos(
 ) -> Iterator[VideoViews]:
     """This process's videos from `loader`, which yields lists of them.
 
-    between: called after each `every` videos, in all processes equally often although their shares differ by
-    one video, so that they may talk to each other in it.
+    between: called after each `every` videos (at least a group of them, see `EpochBatchSampler`), in all
+    processes equally often although their shares differ by a group, so that they may talk to each other in
+    it.
     """
     done = 0
     for items in data_time.watch(loader):
@@ -72,8 +84,8 @@ def share_of_videos(
             done += 1
             if between and done % every == 0:
                 between()
-    largest_share = -(-len(loader.dataset) // world_size())  # type: ignore[arg-type]
-    if between and largest_share % every == 0 and done < largest_share:
+    largest_share = loader.batch_sampler.share_of(0)  # type: ignore[union-attr]
+    if between and largest_share // every > done // every:
         between()
 
 
@@ -108,7 +120,7 @@ def score_videos(
     labels = label_array(records, num_classes)
     num_views = num_temporal_views * num_spatial_crops
     scores = np.full((len(records), num_views, num_classes), np.nan, dtype=np.float32)
-    failures: list[tuple[str, str, str]] = []
+    failures: list[tuple[int, tuple[str, str, str]]] = []  # by number of the video
     failed = np.zeros(len(records), dtype=bool)
     progress = tqdm(
         total=len(loader),
@@ -124,21 +136,22 @@ def score_videos(
             progress.update()
             path = records[video.index].path
             if video.damage:
-                failures.append((path, "damaged", video.damage))
+                failures.append((video.index, (path, "damaged", video.damage)))
             if video.failure is None:
                 yield video
             else:
                 failed[video.index] = True
-                failures.append((path, *video.failure))
+                failures.append((video.index, (path, *video.failure)))
                 progress.set_postfix(failed=failed.sum())
 
     def to_clips(video: VideoViews, rows: range) -> Tensor:
         return gather_views(video, rows, mean=mean, std=std, device=device)
 
+    group = loader.batch_sampler.group  # type: ignore[union-attr]
     was_training = model.training
     model.eval()
     try:
-        for clips, places in micro_batches(readable_videos(), batch_size, to_clips):
+        for clips, places in micro_batches(readable_videos(), batch_size, to_clips, group=group):
             with autocast(device, precision):
                 logits = model(clips)
             if not logits.isfinite().all():
@@ -157,7 +170,7 @@ def score_videos(
     parts = gathered((own, scores[own], failed[own], failures))
     for videos, their_scores, their_failed, _ in parts:
         scores[videos], failed[videos] = their_scores, their_failed
-    failures = [failure for *_, their_failures in parts for failure in their_failures]
+    failures = sorted(failure for *_, their_failures in parts for failure in their_failures)
     predictions = Predictions(
         video_ids=[record.video_id for record in records],
         labels=labels,
@@ -167,7 +180,7 @@ def score_videos(
         num_spatial_crops=num_spatial_crops,
         ensemble_method="max" if ensemble_method == "max" else "sum",
     )
-    return predictions, failures
+    return predictions, [failure for _, failure in failures]
 
 
 def load_test_weights(cfg: CfgNode, model: nn.Module, class_names: Sequence[str] | None) -> str | None:
