@@ -183,6 +183,9 @@ def test_pytorchvideo_pool_names_with_and_without_duplicates(kept: str) -> None:
         (lambda state: {"model": state, "optimizer": {}, "epoch": 1, "vidformers": "0.1.0"}, "vidformers"),
         (lambda state: {"model": {f"_orig_mod.{k}": v for k, v in state.items()}}, "slowfast"),
         (lambda state: {f"_orig_mod.module.{k}": v for k, v in state.items()}, "slowfast"),
+        (lambda state: {"state_dict": {f"model.{k}": v for k, v in state.items()}, "epoch": 3}, "slowfast"),
+        (lambda state: {"model_state_dict": {f"net.{k}": v for k, v in state.items()}}, "slowfast"),
+        (lambda state: {"model_ema": {f"backbone.{k}": v for k, v in state.items()}}, "slowfast"),
     ],
 )
 def test_wrappings_and_files(wrap: Any, source: str, tmp_path: Path) -> None:
@@ -192,6 +195,15 @@ def test_wrappings_and_files(wrap: Any, source: str, tmp_path: Path) -> None:
     assert info.source == source
     assert (info.missing, info.unexpected, info.resized, info.inflated) == ([], [], [], [])
     torch.testing.assert_close(model.state_dict(), original.state_dict(), rtol=0, atol=0)
+
+
+def test_counters_of_batch_norms_may_be_absent() -> None:
+    original, model = randomised(tiny("maxvit_tiny")), tiny("maxvit_tiny")
+    state = {k: v for k, v in original.state_dict().items() if not k.endswith("num_batches_tracked")}
+    assert load_weights(model, state).missing == []
+    del state["stem.norm1.running_mean"]
+    with pytest.raises(ValueError, match="1 missing from it: stem.norm1.running_mean"):
+        load_weights(model, state)
 
 
 class Derived(MViT):

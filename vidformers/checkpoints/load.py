@@ -113,7 +113,9 @@ def load_weights(
             misfits.append(f"{name} ({shapes})")
     loaded = set(info.matched)
     misfit_names = {misfit.partition(" ")[0] for misfit in misfits}
-    info.missing = [name for name in target if name not in loaded and name not in misfit_names]
+    found = loaded | misfit_names
+    # Files from before PyTorch 0.4.1, and converted ones, lack batch norms' counters, which change no result.
+    info.missing = [n for n in target if n not in found and not n.endswith(".num_batches_tracked")]
     info.resized = [name for name in adapted.resized if name in loaded]
     info.inflated = [name for name in adapted.inflated if name in loaded]
 

@@ -14,10 +14,15 @@ from torch import Tensor
 
 from vidformers.checkpoints.metadata import from_header
 
-# Where the projects at hand put the weights: PySlowFast, ours, mmaction2 and timm, DDP wrappers.
-_STATE_KEYS = ("model_state", "model", "state_dict", "module")
-# What DistributedDataParallel and torch.compile put before every name.
-_WRAPPERS = ("module.", "_orig_mod.")
+# Where the projects at hand put the weights: PySlowFast, ours, mmaction2 and timm, DDP wrappers, PyTorch's
+# tutorials; moving averages (timm's) where there is nothing else.
+_STATE_KEYS = (
+    *("model_state", "model", "state_dict", "module", "model_state_dict"),
+    *("model_ema", "state_dict_ema"),
+)
+# What DistributedDataParallel, torch.compile, and classes that hold a model (Lightning's) put before every
+# name.
+_WRAPPERS = ("module.", "_orig_mod.", "model.", "backbone.", "net.")
 # How a pickle names what it is to call; torch's unpickler allows this, and any number as its argument.
 _MAKES_BYTES = b"\nbytearray\n"
 
