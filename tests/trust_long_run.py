@@ -5,6 +5,7 @@ Everything is in one process, without workers, which start anew each epoch and w
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import sys
 import threading
@@ -19,10 +20,12 @@ from tests.data.video_files import write_video
 
 @dataclass(frozen=True)
 class Sample:
-    """What the process holds after so many clips."""
+    """What the process holds after so many clips. in_use: of the heap, what has not been given back to it;
+    0 without glibc."""
 
     clips: int
     megabytes: float
+    in_use: float
     files: int
     threads: int
 
@@ -40,6 +43,21 @@ def make_clips(folder: Path, *, num_clips: int, num_files: int = 20) -> list[Pat
         if not name.exists():
             name.hardlink_to(made[number % num_files])
         names.append(name)
+    return names
+
+
+def make_frame_folders(folder: Path, *, num_clips: int, num_files: int = 20) -> list[Path]:
+    """The same for the reader of extracted frames: names of `num_files` folders of 12 pictures."""
+    from PIL import Image
+
+    made = [folder / f"folder_{number}" for number in range(num_files)]
+    for number, one in enumerate(made):
+        one.mkdir(parents=True)
+        for frame in np.random.default_rng(number).integers(0, 255, (12, 48, 64, 3), dtype=np.uint8):
+            Image.fromarray(frame).save(one / f"{len(list(one.iterdir())) + 1:05d}.jpg")
+    names = [folder / f"clip_{number:05d}" for number in range(num_clips)]
+    for number, name in enumerate(names):
+        name.symlink_to(made[number % num_files])
     return names
 
 
@@ -92,13 +110,33 @@ def long_run(clips: list[Path], *, backend: str, epochs: int, every: int) -> lis
 def now(clips: int) -> Sample:
     gc.collect()
     files = len(list(Path("/proc/self/fd").iterdir())) if sys.platform == "linux" else 0
-    return Sample(clips, _megabytes(), files, _threads())
+    return Sample(clips, _megabytes(), _in_use(), files, _threads())
 
 
 def _megabytes() -> float:
     if sys.platform != "linux":
         return 0.0
     return int(Path("/proc/self/status").read_text().partition("VmRSS:")[2].split()[0]) / 1e3
+
+
+class _MallInfo(ctypes.Structure):
+    """struct mallinfo2 of glibc 2.33, see mallinfo(3)."""
+
+    _fields_ = [
+        ("arena", ctypes.c_size_t), ("ordblks", ctypes.c_size_t), ("smblks", ctypes.c_size_t),
+        ("hblks", ctypes.c_size_t), ("hblkhd", ctypes.c_size_t), ("usmblks", ctypes.c_size_t),
+        ("fsmblks", ctypes.c_size_t), ("uordblks", ctypes.c_size_t), ("fordblks", ctypes.c_size_t),
+        ("keepcost", ctypes.c_size_t),
+    ]  # fmt: skip
+
+
+def _in_use() -> float:
+    info = getattr(ctypes.CDLL(None), "mallinfo2", None) if sys.platform == "linux" else None
+    if info is None:
+        return 0.0
+    info.restype = _MallInfo
+    found = info()
+    return (found.uordblks + found.hblkhd) / 1e6
 
 
 def _threads() -> int:
@@ -108,11 +146,11 @@ def _threads() -> int:
     return len(list(Path("/proc/self/task").iterdir()))
 
 
-def slope(samples: list[Sample]) -> float:
+def slope(samples: list[Sample], name: str = "megabytes") -> float:
     """Megabytes gained in a thousand clips, by least squares over the second half of the run: the first fills
     caches and pools."""
     late = samples[len(samples) // 2 :]
-    clips, megabytes = ([getattr(s, name) for s in late] for name in ("clips", "megabytes"))
+    clips, megabytes = ([getattr(s, of) for s in late] for of in ("clips", name))
     return float(np.polyfit(clips, megabytes, 1)[0]) * 1000
 
 
@@ -126,6 +164,7 @@ def row(backend: str, samples: list[Sample], *, num_clips: int, epochs: int) -> 
         "megabytes_early": round(samples[0].megabytes, 1),
         "megabytes_late": round(samples[-1].megabytes, 1),
         "megabytes_per_thousand_clips": round(slope(samples), 3),
+        "in_use_per_thousand_clips": round(slope(samples, "in_use"), 3),
         "files": [min(s.files for s in late), max(s.files for s in late)],
         "threads": [min(s.threads for s in late), max(s.threads for s in late)],
     }

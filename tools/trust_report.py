@@ -2,6 +2,7 @@
 
     python tools/trust_report.py media                  # damaged files through every reader
     python tools/trust_report.py long-run               # thousands of clips, and what the process holds
+    python tools/trust_report.py configs                # each value of each key, and thousands of mixtures
     python tools/trust_report.py media --write docs/reliability.md
 
 Needs the extra `test`. Exit code: 0 nothing broke, 1 something did (it is listed).
@@ -42,13 +43,23 @@ def run_media(chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def run_long(chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
     import torch
 
-    from tests.trust_long_run import long_run, make_clips, row
+    from tests.trust_long_run import long_run, make_clips, make_frame_folders, row
 
     torch.set_num_threads(1)
-    clips = make_clips(folder, num_clips=chosen.clips)
+    make = make_frame_folders if chosen.backend == "frames" else make_clips
+    clips = make(folder, num_clips=chosen.clips)
     every = max(10, chosen.clips * chosen.epochs // 600 * 10)
     samples = long_run(clips, backend=chosen.backend, epochs=chosen.epochs, every=every)
     return row(chosen.backend, samples, num_clips=chosen.clips, epochs=chosen.epochs)
+
+
+def run_configs(chosen: argparse.Namespace) -> dict[str, Any]:
+    from tests.trust_configs import attempt_all, covering, drawn, make_lists, table
+
+    configs = [*covering(1, seed=chosen.seed), *covering(4, seed=chosen.seed)]
+    configs += drawn(chosen.draws, seed=chosen.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        return table(configs, attempt_all(configs, make_lists(Path(folder))))
 
 
 def problems(what: str, rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -59,6 +70,8 @@ def problems(what: str, rows: Sequence[dict[str, Any]]) -> list[str]:
             for row in rows
             for one in row["broken"]
         ]
+    if what == "configs":
+        return [f"{one['reason']} ({one['config']})" for one in rows[0]["broken"]]
     found = []
     for row in rows:
         if row["megabytes_per_thousand_clips"] > MAX_SLOPE:
@@ -102,17 +115,31 @@ def media_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def long_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     lines = [
-        "| | clips x epochs | memory at first, at last | gain in a thousand clips | open files | threads |",
-        "|---|---|---|---|---|---|",
+        "| | clips x epochs | memory at first, at last | gain in a thousand clips | of it in use | "
+        "open files | threads |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         files, threads = (" to ".join(map(str, dict.fromkeys(row[name]))) for name in ("files", "threads"))
         lines.append(
             f"| {row['backend']} | {row['clips']} x {row['epochs']} | {row['megabytes_early']:.0f}, "
-            f"{row['megabytes_late']:.0f} MB | {row['megabytes_per_thousand_clips']:+.2f} MB | {files} | "
-            f"{threads} |"
+            f"{row['megabytes_late']:.0f} MB | {row['megabytes_per_thousand_clips']:+.2f} MB | "
+            f"{row['in_use_per_thousand_clips']:+.2f} MB | {files} | {threads} |"
         )
     return lines
+
+
+def config_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
+    row = rows[0]
+    return [
+        f"{row['configs']} configs, of {row['keys']} keys and {row['values']} values:",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| took a step of training and tested two videos | {row['ran']} |",
+        f"| refused with a sentence | {row['refused']} |",
+        f"| anything else | {len(row['broken'])} |",
+    ]
 
 
 def measure(arguments: Sequence[str], backend: str) -> dict[str, Any]:
@@ -151,13 +178,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("media", "long-run"))
-    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS))
+    parser.add_argument("what", choices=("media", "long-run", "configs"))
+    parser.add_argument("--backends", nargs="+", choices=(*BACKENDS, "frames"))
     parser.add_argument("--files", type=number, default=1200, help="damaged files (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="what is done to them (%(default)s)")
     parser.add_argument("--workers", type=number, default=1, help="processes that read (%(default)s)")
     parser.add_argument("--clips", type=number, default=2000, help="clips of an epoch (%(default)s)")
     parser.add_argument("--epochs", type=number, default=5, help="of the long run (%(default)s)")
+    parser.add_argument("--draws", type=number, default=2000, help="mixtures of configs (%(default)s)")
     parser.add_argument("--write", type=Path, help="document whose table is replaced")
     parser.add_argument("--figures", type=Path, help="JSON file; of one backend, measured in this process")
     chosen = parser.parse_args(arguments)
@@ -167,11 +195,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             run = run_media if chosen.what == "media" else run_long
             chosen.figures.write_text(simplejson.dumps(run(chosen, Path(folder))))
         return 0
+    # Damaged media are files: folders of pictures are read by Pillow alone.
+    backends = chosen.backends or [*BACKENDS, *(["frames"] if chosen.what == "long-run" else [])]
     numbers = ("files", "seed", "workers", "clips", "epochs")
     passed_on = [chosen.what, *(f"--{name}={getattr(chosen, name)}" for name in numbers)]
-    rows = [measure(passed_on, backend) for backend in chosen.backends]
+    if chosen.what == "configs":
+        rows = [run_configs(chosen)]
+    else:
+        rows = [measure(passed_on, backend) for backend in backends]
     facts = describe_environment(("torch", "av", "decord", "torchcodec"))
-    lines = (media_lines if chosen.what == "media" else long_lines)(rows)
+    lines = {"media": media_lines, "long-run": long_lines, "configs": config_lines}[chosen.what](rows)
     lines += ["", f"{', '.join(f'{name} {value}' for name, value in facts.items())}."]
     print("\n".join(lines))
     if chosen.write:
