@@ -35,6 +35,13 @@ def test_tables_repeat_and_resize() -> None:
     adapted = inflate({"0.table": image.table.detach()}, wider)
     assert (adapted.resized, adapted.inflated) == (["0.table"], [])
     assert adapted.state["0.table"].shape == (49, 2)
+    # 5 x 7 x 7 tokens have as many offsets as 20 x 20: it is the kernels that tell a video model's.
+    clips = nn.Sequential(Conv3d(2, 4, (2, 3, 3)), TableBias((8, 7, 7), 2))
+    state = {"0.weight": clips[0].weight.detach(), "1.table": torch.randn(9 * 13 * 13, 2)}
+    adapted = inflate(state, clips)
+    assert (adapted.resized, adapted.inflated) == (["1.table"], [])
+    expected = resize_table(state["1.table"], (9, 13, 13), (15, 13, 13))
+    torch.testing.assert_close(adapted.state["1.table"], expected)
     # a ramp stays a ramp
     ramp = torch.linspace(0, 1, 5)[:, None]
     longer = resize_table(ramp, (5, 1, 1), (9, 1, 1))

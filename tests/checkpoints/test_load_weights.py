@@ -202,8 +202,15 @@ def test_counters_of_batch_norms_may_be_absent() -> None:
     state = {k: v for k, v in original.state_dict().items() if not k.endswith("num_batches_tracked")}
     assert load_weights(model, state).missing == []
     del state["stem.norm1.running_mean"]
-    with pytest.raises(ValueError, match="1 missing from it: stem.norm1.running_mean"):
+    with pytest.raises(ValueError, match=r"1 missing from it: stem\.norm1\.running_mean"):
         load_weights(model, state)
+
+
+def test_whole_numbers_are_no_weights() -> None:
+    state = mvit().state_dict()
+    state["norm.weight"] = state["norm.weight"].to(torch.int8)
+    with pytest.raises(ValueError, match=r"norm\.weight \(of torch.int8: quantized\?\)"):
+        load_weights(mvit(), state)
 
 
 class Derived(MViT):

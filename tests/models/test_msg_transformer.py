@@ -180,6 +180,13 @@ def test_every_region_starts_with_the_same_messengers() -> None:
         assert torch.equal(first[0, t, h, w], model.msg_tokens[0, place, 0])
 
 
+def test_messengers_of_another_region_are_not_taken_for_an_images() -> None:
+    """2 x 2 messengers are not those of one time step of a region of 1 x 4 x 2."""
+    image, other = (vf.create_model("msg_tiny", region_size=((1, h, 2),) * 2) for h in (2, 4))
+    with pytest.raises(ValueError, match="1 of another shape: msg_tokens"):
+        vf.load_weights(other, image.state_dict())
+
+
 def test_what_was_inflated_is_said() -> None:
     case = load_case(SMALL)
     info = vf.load_weights(MSGTransformer(**arguments(case, 8)[1]), case["state_dict"])

@@ -177,6 +177,16 @@ def test_any_size(size: tuple[int, ...]) -> None:
     assert torch.isfinite(clip.grad).all()
 
 
+@pytest.mark.parametrize("style", ["timm", "torchvision"])
+def test_the_image_models_drop_what_fills_no_patch(style: str) -> None:
+    model = create_model("swin_tiny", padding_style=style, image_size=(30, 33)).eval()
+    assert model.grid == (4, 7, 8)
+    clip = torch.randn(1, 3, 2, 30, 33)
+    torch.testing.assert_close(logits(model, clip), logits(model, clip[..., :28, :32]))
+    with pytest.raises(ValueError, match="got frames of 3x33 pixels, and this model needs at least 4x4"):
+        model(clip[..., :3, :])
+
+
 def test_layer_ids_and_weight_decay() -> None:
     model = create_model("swin_tiny")
     assert model.layer_id("patch_embed.norm.weight") == 0
@@ -203,6 +213,7 @@ def test_drop_path_grows_linearly() -> None:
         ({"num_frames": 0}, "num_frames and image_size must be at least 1"),
         ({"patch_time_padding": "reflect"}, "time_padding='reflect' is not one of 'zero', 'replicate'"),
         ({"padding_style": "timm", "pad_mask": "all"}, "use pad_mask='time'"),
+        ({"padding_style": "timm", "image_size": 3}, r"image_size=3 is less than a patch of \(4, 4\)"),
     ],
 )
 def test_wrong_arguments(wrong: dict[str, Any], message: str) -> None:

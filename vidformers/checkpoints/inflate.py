@@ -30,6 +30,7 @@ def inflate(state: dict[str, Tensor], model: nn.Module) -> Adapted:
     Image kernels may be 4-D or 5-D. Whatever it does not know, or cannot fit, stays as it is for the caller.
     """
     adapted = Adapted(dict(state))
+    of_video = any(tensor.ndim == 5 and tensor.shape[2] > 1 for tensor in state.values())
     for prefix, module in model.named_modules():
         name = f"{prefix}.{'table' if isinstance(module, TableBias) else 'weight'}"
         tensor = adapted.state.get(name)
@@ -38,7 +39,7 @@ def inflate(state: dict[str, Tensor], model: nn.Module) -> Adapted:
         if isinstance(module, nn.Conv3d):
             _inflate_convolution(adapted, name, tensor, module)
         elif isinstance(module, TableBias):
-            _fit_table(adapted, name, tensor, module)
+            _fit_table(adapted, name, tensor, module, of_video)
         elif isinstance(module, nn.Linear) and module.in_features == 3 and tensor.shape[1:] == (2,):
             adapted.state[name] = dpb_column(tensor)
             adapted.inflated.append(name)
@@ -102,7 +103,7 @@ def _inflate_convolution(adapted: Adapted, name: str, kernel: Tensor, conv: nn.C
         adapted.inflated.append(name)
 
 
-def _fit_table(adapted: Adapted, name: str, table: Tensor, bias: TableBias) -> None:
+def _fit_table(adapted: Adapted, name: str, table: Tensor, bias: TableBias, of_video: bool) -> None:
     rows, heads = bias.table.shape
     if table.ndim != 2 or table.shape[1] != heads or table.shape[0] == rows:
         return
@@ -110,7 +111,7 @@ def _fit_table(adapted: Adapted, name: str, table: Tensor, bias: TableBias) -> N
     side = math.isqrt(table.shape[0])
     if table.shape[0] == h * w:
         adapted.state[name] = repeat_table(table, t)
-    elif side * side == table.shape[0] and side % 2:
+    elif side * side == table.shape[0] and side % 2 and not of_video:  # windows of 5 x 7 x 7 have 39 x 39
         adapted.state[name] = repeat_table(resize_table(table, (1, side, side), (1, h, w)), t)
         adapted.resized.append(name)
     elif table.shape[0] % (h * w) == 0:

@@ -104,6 +104,8 @@ def load_weights(
     for name, tensor in adapted.state.items():
         if name not in target:
             info.unexpected.append(name)
+        elif target[name].is_floating_point() and not tensor.is_floating_point():
+            misfits.append(f"{name} (of {tensor.dtype}: quantized?)")
         elif tensor.shape == target[name].shape:
             info.matched.append(name)
         elif not strict and name.startswith("head.") and tensor.shape[1:] == target[name].shape[1:]:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from vidformers.checkpoints.family import Adapted, Source
 from vidformers.checkpoints.inflate import inflate
+from vidformers.models.msg_transformer import MSGTransformer
 
 # Buffers of the official model; they follow from the sizes.
 _BUFFERS = ("relative_position_index", "attn_mask")
@@ -38,15 +39,12 @@ def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def adapt(state: dict[str, Tensor], model: nn.Module) -> Adapted:
     """Common inflation; and the messengers of an image's region serve each time step of a clip's."""
     adapted = inflate(state, model)
-    tokens, wanted = adapted.state.get("msg_tokens"), model.get_parameter("msg_tokens")
-    if (
-        tokens is None
-        or tokens.ndim != 4
-        or tokens.shape == wanted.shape
-        or wanted.shape[1] % tokens.shape[1]
-    ):
+    tokens = adapted.state.get("msg_tokens")
+    assert isinstance(model, MSGTransformer)
+    frames, height, width = model.region
+    if tokens is None or tokens.ndim != 4 or frames == 1 or tokens.shape[1] != height * width:
         return adapted
-    adapted.state["msg_tokens"] = tokens.repeat(1, wanted.shape[1] // tokens.shape[1], 1, 1)
+    adapted.state["msg_tokens"] = tokens.repeat(1, frames, 1, 1)
     adapted.inflated.append("msg_tokens")
     return adapted
 

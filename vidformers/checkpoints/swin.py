@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from vidformers.checkpoints.family import Adapted, Source
 from vidformers.checkpoints.inflate import inflate
 from vidformers.layers.position_bias import TableBias, table_size
-from vidformers.layers.sizes import Grid, triple
+from vidformers.layers.sizes import Grid
 
 _TABLE = "attn.relative_position_bias_table"
 # Recomputed from the sizes.
@@ -99,8 +99,7 @@ def adapt(state: dict[str, Tensor], model: nn.Module) -> Adapted:
 
 def _stage_grid(model: nn.Module, stage: int) -> Grid:
     """Tokens of a stage for the input that the model is made for."""
-    clip_size, patch_size = triple(model.clip_size), triple(model.patch_size)  # type: ignore[arg-type]
-    T, H, W = (-(-n // p) for n, p in zip(clip_size, patch_size, strict=True))
+    T, H, W = model.grid  # type: ignore[misc]
     return T, math.ceil(H / 2**stage), math.ceil(W / 2**stage)
 
 

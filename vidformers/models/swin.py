@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vidformers.layers.checks import check_choice
-from vidformers.layers.clip import as_clip
 from vidformers.layers.conv import Conv3d
 from vidformers.layers.drop_path import DropPath
 from vidformers.layers.group_attention import GroupAttention
@@ -34,8 +33,8 @@ from vidformers.layers.partition import (
     unpartition,
 )
 from vidformers.layers.position_bias import TableBias
-from vidformers.layers.pyramid import drop_path_rates, stage_layer_id
-from vidformers.layers.sizes import Grid, triple
+from vidformers.layers.pyramid import clip_of_side, drop_path_rates, stage_layer_id
+from vidformers.layers.sizes import Grid, floor_divided, triple
 from vidformers.models.registry import register_model
 from vidformers.models.video_classifier import MeanClassifier, stage_info
 
@@ -44,12 +43,26 @@ SMALL_WINDOW_BIASES = ("offset", "corner")
 
 
 class SwinPatchEmbed(nn.Module):
-    """Clip (B, C, T, H, W) -> normed tokens (B, T', H', W', dim), sizes rounded up."""
+    """Clip (B, C, T, H, W) -> normed tokens (B, T', H', W', dim), T' rounded up, H' and W' as
+    `space_padding` of Conv3d says."""
 
-    def __init__(self, in_channels: int, dim: int, patch_size: Grid, time_padding: str, norm_eps: float):
+    def __init__(
+        self,
+        in_channels: int,
+        dim: int,
+        patch_size: Grid,
+        time_padding: str,
+        norm_eps: float,
+        space_padding: str = "ceil",
+    ):
         super().__init__()
         self.proj = Conv3d(
-            in_channels, dim, patch_size, patch_size, time_padding=time_padding, space_padding="ceil"
+            in_channels,
+            dim,
+            patch_size,
+            patch_size,
+            time_padding=time_padding,
+            space_padding=space_padding,
         )
         self.norm = nn.LayerNorm(dim, eps=norm_eps)
 
@@ -190,7 +203,8 @@ class Swin(MeanClassifier):
       patch_time_padding: frames that fill the last patch: "replicate" or, as Video Swin, "zero"
       padding_style: "video_swin" pads, then shifts; "timm" shifts before it pads height and width;
         "torchvision", its image model, pads a small map up to the window and does not clip it. They differ
-        for maps that the window does not divide.
+        for maps that the window does not divide, and for frames that the patch does not divide: the image
+        models drop the rows and columns that are left over.
       small_window_bias: "offset" looks a clipped window's bias up by its true offsets; "corner" takes the
         first rows and columns of the whole window's, as Video Swin: another bias if height or width is
         clipped (inputs below 224 pixels at the published sizes)
@@ -236,10 +250,10 @@ class Swin(MeanClassifier):
                 f"{len(num_heads)}; give both the same number"
             )
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-        self.clip_size = triple((num_frames, height, width))
+        clip_size = triple((num_frames, height, width))
         self.patch_size, self.window = triple(patch_size), triple(window)
         for name, sizes in (
-            ("num_frames and image_size", self.clip_size),
+            ("num_frames and image_size", clip_size),
             ("patch_size", self.patch_size),
             ("window", self.window),
         ):
@@ -248,11 +262,28 @@ class Swin(MeanClassifier):
         if padding_style == "timm" and pad_mask == "all":
             raise ValueError("padding_style='timm' shows padded height and width; use pad_mask='time'")
 
+        pads_frames = padding_style == "video_swin"
+        self.smallest_side = 1 if pads_frames else max(self.patch_size[1:])
+        if min(height, width) < self.smallest_side:
+            raise ValueError(
+                f"image_size={image_size} is less than a patch of {self.patch_size[1:]}; use a larger one, "
+                "or padding_style='video_swin', which pads"
+            )
+        # Tokens of the first stage for the input that the model is made for; time is always padded.
+        rounded_up = triple([-(-n // p) for n, p in zip(clip_size, self.patch_size, strict=True)])
+        rounded_down = floor_divided(clip_size, self.patch_size)
+        self.grid = rounded_up if pads_frames else (rounded_up[0], *rounded_down[1:])
+
         self.in_channels = in_channels
         self.depths = tuple(depths)
         self.num_layers = sum(depths)
         self.patch_embed = SwinPatchEmbed(
-            in_channels, embed_dim, self.patch_size, patch_time_padding, norm_eps
+            in_channels,
+            embed_dim,
+            self.patch_size,
+            patch_time_padding,
+            norm_eps,
+            "ceil" if pads_frames else "zero",
         )
         self.pos_drop = nn.Dropout(dropout_rate)
         self.layers = nn.ModuleList()
@@ -294,7 +325,8 @@ class Swin(MeanClassifier):
 
     def forward_features(self, clip: Tensor) -> Tensor:
         """Clip -> last feature map (B, T', H', W', C), normed."""
-        x = self.pos_drop(self.patch_embed(as_clip(clip, self.in_channels)))
+        clip = clip_of_side(clip, self.in_channels, self.smallest_side)
+        x = self.pos_drop(self.patch_embed(clip))
         for stage in self.layers:
             x = stage(x)
         return self.norm(x)
