@@ -68,7 +68,7 @@ def test_timestamps_that_lie_are_counted_instead(tmp_path: Path, monkeypatch: py
         index = video._index  # type: ignore[attr-defined]
         decode = video._decoder.frames_from_start  # type: ignore[attr-defined]
 
-        def lying():
+        def lying(*_):
             for number, frame in enumerate(decode()):
                 frame.pts = frame.pts if number < 10 else 0
                 yield frame
@@ -87,7 +87,30 @@ def test_frames_that_are_lost_are_an_error(tmp_path: Path, monkeypatch: pytest.M
         monkeypatch.setattr(
             video._decoder,  # type: ignore[attr-defined]
             "frames_from_start",
-            lambda: (frame for number, frame in enumerate(decode()) if number < 30),
+            lambda *_: (frame for number, frame in enumerate(decode()) if number < 30),
         )
         with pytest.raises(VideoReadError, match="1 of 3 wanted frames did not decode"):
             list(stream_frames(video, [1, 2, 35], lambda frames: frames))
+
+
+def test_frames_that_do_not_decode_are_left_out_if_somebody_wants_to_know() -> None:
+    class Video:
+        path, num_frames = "a.mp4", 40
+
+        def get_frames(self, indices: np.ndarray) -> torch.Tensor:
+            if 21 in np.asarray(indices):
+                raise VideoReadError("a.mp4", "truncated or damaged", "frame 21", "decord")
+            return torch.as_tensor(np.asarray(indices))[:, None, None, None].expand(-1, 2, 2, 3)
+
+    told: list[tuple[int, int]] = []
+    video = Video()
+    frames = stream_frames(
+        video,  # type: ignore[arg-type]
+        range(40),
+        lambda frames: frames,
+        on_damage=lambda first, end: told.append((first, end)),
+    )
+    found = [(index, int(frame[0, 0, 0])) for index, frame in frames]
+    assert found == [(i, i) for i in range(40) if i != 21] and told == [(21, 22)]
+    with pytest.raises(VideoReadError):
+        list(stream_frames(video, range(40), lambda frames: frames))  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ import torch
 import vidformers as vf
 from tests.engine.predicting import save_run
 from vidformers.checkpoints.metadata import Protocol
+from vidformers.cli.predict import timeline_text
 from vidformers.data.clip_sampling import slowfast_views
 from vidformers.data.readers import VideoReadError, open_video
 from vidformers.engine.predict import Predictor
@@ -165,6 +166,63 @@ def test_a_broken_file_and_wrong_settings(tmp_path: Path) -> None:
     for window, hop in ((0, 1), (1, 0), (-1, 1)):
         with pytest.raises(ValueError, match="both must be above 0"):
             vf.predict_timeline(predictor, tmp_path / "a.mp4", window_seconds=window, hop_seconds=hop)
+
+
+def spoil_packets(path: Path, first: int, count: int = 1) -> None:
+    """Zero the data of `count` packets of a file, in their order, from number `first` on."""
+    with av.open(str(path)) as container:
+        packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+    content = bytearray(path.read_bytes())
+    for position, size in packets[first : first + count]:
+        content[position : position + size] = bytes(size)
+    path.write_bytes(content)
+
+
+def test_a_damaged_packet_in_the_middle_is_said_and_passed_over(tmp_path: Path) -> None:
+    """10 frames a second, key frames every 2 seconds; the 13th second begins in the middle of a group."""
+    path = tmp_path / "a.mp4"
+    write_colours(path, seconds=40, gop=20)
+    predictor = Predictor(ColourModel(), labels=["blue", "red"])
+    sound = vf.predict_timeline(predictor, path, window_seconds=2, hop_seconds=1)
+    assert sound.damage == "" and sound.damaged_seconds == ()
+    spoil_packets(path, 130)
+    with pytest.raises(VideoReadError), open_video(path) as video:
+        list(video.stream_frames(range(0, video.num_frames, 2)))  # type: ignore[attr-defined]
+    spoilt = vf.predict_timeline(predictor, path, window_seconds=2, hop_seconds=1)
+    ((start, end),) = spoilt.damaged_seconds
+    assert 12.0 <= start <= 13.0 and end == pytest.approx(14.0)
+    assert f"not sound from {start:.1f} to 14.0 s" in spoilt.damage
+    assert np.allclose(spoilt.probabilities[[0, 5, 20, 38]], sound.probabilities[[0, 5, 20, 38]], atol=0.02)
+    assert [name for *_, name, _ in spoilt.segments()] == ["blue", "red"]
+
+
+def test_windows_without_frames_have_no_answer(tmp_path: Path) -> None:
+    """More than a group of pictures lost: 5 seconds of which nothing decodes."""
+    path = tmp_path / "a.mp4"
+    write_colours(path, seconds=20, gop=20)
+    spoil_packets(path, 100, 50)
+    predictor = Predictor(ColourModel(), labels=["blue", "red"])
+    timeline = vf.predict_timeline(predictor, path, window_seconds=2, hop_seconds=1)
+    unreadable = np.isnan(timeline.probabilities).all(axis=1)
+    assert np.array_equal(unreadable, np.isnan(timeline.probabilities).any(axis=1))
+    assert timeline.start_seconds[unreadable].min() >= 9 and unreadable[10:14].all()
+    assert not unreadable[:9].any() and not unreadable[16:].any()
+    # The rest of the group whose key frame is lost decodes, and may show anything: it is among the damaged.
+    ((start, end),) = timeline.damaged_seconds
+    assert 9 <= start <= 10 and end == pytest.approx(16)
+    names = [name for *_, name, _ in timeline.segments()]
+    assert names[:2] == ["blue", "(not readable)"] and names[-1] == "red"
+    written = write_timeline(timeline, tmp_path, "t")
+    rows = list(csv.reader(written[0].read_text().splitlines()))
+    assert rows[12][2:] == ["", "", ""] and rows[2][2] == "blue"
+    content = json.loads(written[1].read_text())
+    assert content["windows"][11]["top"] == [] and len(content["windows"][1]["top"]) == 2
+    assert content["damaged_seconds"] == [[pytest.approx(v, abs=1e-3) for v in timeline.damaged_seconds[0]]]
+    assert content["segments"][1]["mean_probability"] is None
+    assert "            (not readable)" in timeline_text(timeline)
+    spoil_packets(path, 0, 200)
+    with pytest.raises(VideoReadError):
+        vf.predict_timeline(predictor, path)
 
 
 def make_timeline(num_classes: int, num_windows: int) -> Timeline:

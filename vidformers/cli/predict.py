@@ -15,6 +15,7 @@ import argparse
 import csv
 import io
 import logging
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -156,18 +157,19 @@ def find_videos(given: Sequence[str]) -> list[str]:
 
 
 def describe(predictor: Predictor, chosen: argparse.Namespace) -> str:
-    """How the answers are made, in two lines."""
+    """How the answers are made, in a few lines."""
     protocol = predictor.protocol
     how = f"{protocol.num_temporal_views} temporal views x {protocol.num_spatial_crops} spatial crops"
     if chosen.timeline:
         how = "one centre crop a window"
-    step = f"one frame of {protocol.sampling_rate} at {protocol.target_fps:g} a second"
+    step = f"{protocol.sampling_rate} apart at {protocol.target_fps:g} a second"
     if chosen.timeline or protocol.temporal_sampling == "segment":
         step = f"spread over the whole {'window' if chosen.timeline else 'video'}"
     return (
         f"{predictor.name}, {len(predictor.class_names)} classes, weights of {chosen.weights}\n"
         f"  {how}; {protocol.num_frames} frames, {step}; {protocol.crop_size} pixels; "
         f"{predictor.device.type}, {predictor.precision}"
+        + ("\n  each class for itself: they do not sum to 100 %" if predictor.multi_label else "")
     )
 
 
@@ -290,10 +292,13 @@ def timeline_text(timeline: Timeline) -> str:
     segments = timeline.segments()
     lines = [
         f"{timeline.path}   {_clock(timeline.duration_seconds)}, {len(timeline.probabilities)} windows of "
-        f"{timeline.window_seconds:.2f} s" + (f"   (damaged: {timeline.damage})" if timeline.damage else "")
+        f"{timeline.window_seconds:.2f} s"
     ]
+    if timeline.damage:
+        lines.append(f"  damaged: {timeline.damage}")
     for start, end, name, probability in segments[:_MOST_SEGMENTS]:
-        lines.append(f"  {_clock(start):>9} to {_clock(end):>9}  {100 * probability:6.2f} %  {name}")
+        share = "" if math.isnan(probability) else f"{100 * probability:6.2f} %"
+        lines.append(f"  {_clock(start):>9} to {_clock(end):>9}  {share:>8}  {name}")
     if len(segments) > _MOST_SEGMENTS:
         lines.append(f"  ... and {len(segments) - _MOST_SEGMENTS} more")
     return "\n".join(lines)

@@ -2,14 +2,14 @@
 
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from vidformers.checkpoints.metadata import Protocol
-from vidformers.data.readers import VideoReader, open_video
+from vidformers.data.readers import VideoReader, VideoReadError, open_video
 from vidformers.data.readers.base import frame_seconds
 from vidformers.data.readers.streaming import stream_frames
 from vidformers.data.transforms import normalize_clips, resize_frames, short_side_size
@@ -18,7 +18,9 @@ from vidformers.engine.predict import Predictor
 
 # A clip of the "segment" rule is a whole video: about as long as those of Something-Something.
 SEGMENT_SECONDS = 4.0
+UNREADABLE = "(not readable)"
 _DECODING_THREADS = 4
+_MOST_STRETCHES = 5  # of a damaged video, in words
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,9 @@ class Timeline:
 
     peak_frames_held: decoded frames that were in memory at once at most, which does not depend on the length
     of the video. damage: what is wrong with a video that could be read all the same; "" for nothing.
+    damaged_seconds: the stretches, (start, end), in which frames do not decode or refer to such as do not.
+    For a frame that does not decode the one before stands, as players show it; a window of which more than
+    half is such frames has no answer: its probabilities are NaN.
     """
 
     path: str
@@ -41,13 +46,18 @@ class Timeline:
     protocol: Protocol
     peak_frames_held: int
     damage: str = ""
+    damaged_seconds: tuple[tuple[float, float], ...] = ()
 
     def segments(self) -> list[tuple[float, float, str, float]]:
         """(start, end, class, mean probability) of the stretches over which the first answer stays the same.
 
-        Between two windows it changes halfway between their centres.
+        Between two windows it changes halfway between their centres. Windows without an answer are stretches
+        of the class `UNREADABLE`, with a probability of NaN.
         """
-        answers = self.probabilities.argmax(axis=1)
+        names = [*self.class_names, UNREADABLE]
+        unreadable = np.isnan(self.probabilities[:, 0])
+        answers = np.where(unreadable, len(names) - 1, self.probabilities.argmax(axis=1))
+        scores = np.where(unreadable, np.nan, self.probabilities.max(axis=1))
         centres = (self.start_seconds + self.end_seconds) / 2
         borders = [0.0, *((centres[1:] + centres[:-1]) / 2).tolist(), self.duration_seconds]
         first = [0, *(np.flatnonzero(np.diff(answers)) + 1).tolist(), len(answers)]
@@ -55,8 +65,8 @@ class Timeline:
             (
                 borders[begin],
                 borders[end],
-                self.class_names[answers[begin]],
-                float(self.probabilities[begin:end, answers[begin]].mean()),
+                names[answers[begin]],
+                float(scores[begin:end].mean()),
             )
             for begin, end in itertools.pairwise(first)
         ]
@@ -89,7 +99,10 @@ def predict_timeline(
     with open_video(path, predictor.backend, thread_count=threads) as reader:
         starts = window_starts(reader.duration, window, hop)
         rows = window_frames(reader, starts, window, protocol)
-        scores, peak = _score_windows(predictor, reader, rows, progress)
+        damaged = DamagedFrames()
+        scores, peak = _score_windows(predictor, reader, rows, damaged, progress)
+        stretches = damaged.seconds(reader)
+        signs = [*getattr(reader, "damage", ()), *damaged.text(stretches), *_gaps(reader, window)]
         return Timeline(
             path=path,
             duration_seconds=reader.duration,
@@ -101,7 +114,8 @@ def predict_timeline(
             class_names=predictor.class_names,
             protocol=protocol,
             peak_frames_held=peak,
-            damage="; ".join(getattr(reader, "damage", ())),
+            damage="; ".join(signs),
+            damaged_seconds=stretches,
         )
 
 
@@ -142,8 +156,80 @@ def window_frames(reader: VideoReader, starts: np.ndarray, window: float, protoc
     return np.clip(np.searchsorted(shown, moments, side="right") - 1, 0, reader.num_frames - 1)
 
 
+class DamagedFrames:
+    """What a stream told of damage: ranges of frames, and wanted ones that did not decode."""
+
+    def __init__(self) -> None:
+        self.ranges: list[tuple[int, int]] = []
+        self.lost: set[int] = set()
+
+    def add(self, first: int, end: int) -> None:
+        self.ranges.append((first, end))
+
+    def seconds(self, reader: VideoReader) -> tuple[tuple[float, float], ...]:
+        """The stretches in seconds, in order, those that touch joined."""
+        shown = np.append(frame_seconds(reader), reader.duration)
+        joined: list[tuple[int, int]] = []
+        for first, end in sorted([*self.ranges, *((index, index + 1) for index in self.lost)]):
+            if joined and first <= joined[-1][1]:
+                joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+            else:
+                joined.append((first, end))
+        return tuple((float(shown[first]), float(shown[end])) for first, end in joined)
+
+    def text(self, stretches: Sequence[tuple[float, float]]) -> list[str]:
+        """For `Timeline.damage`."""
+        if not stretches:
+            return []
+        shown = [f"{start:.1f} to {end:.1f} s" for start, end in stretches[:_MOST_STRETCHES]]
+        more = ", ..." if len(stretches) > _MOST_STRETCHES else ""
+        lost = f" (looked for and lost: {len(self.lost)})" if self.lost else ""
+        return [f"frames not sound from {', '.join(shown)}{more}{lost}"]
+
+
+def _gaps(reader: VideoReader, window: float) -> list[str]:
+    """For `Timeline.damage`: where no frame comes for longer than a window. Recordings of screens may be so,
+    and files of which a demuxer has passed over a damaged part."""
+    shown = frame_seconds(reader)
+    before = np.flatnonzero(np.diff(shown) > max(window, 2 / reader.fps))
+    if not len(before):
+        return []
+    texts = [f"{shown[i]:.1f} to {shown[i + 1]:.1f} s" for i in before[:_MOST_STRETCHES]]
+    return [f"no frame from {', '.join(texts)}{', ...' if len(before) > _MOST_STRETCHES else ''}"]
+
+
+def _every_frame(
+    stream: Iterator[tuple[int, torch.Tensor]],
+    wanted: np.ndarray,
+    damaged: DamagedFrames,
+    reader: VideoReader,
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """(index, frame) of all `wanted`; for those that the stream leaves out the frame before, or if there is
+    none the next, which are noted as lost. Raises VideoReadError where no frame comes."""
+    place = 0
+    last: torch.Tensor | None = None
+    for index, frame in stream:
+        while wanted[place] < index:
+            damaged.lost.add(int(wanted[place]))
+            yield int(wanted[place]), frame if last is None else last
+            place += 1
+        yield index, frame
+        last = frame
+        place += 1
+    if last is None:
+        reason, detail = "truncated or damaged", "none of its frames decodes"
+        raise VideoReadError(reader.path, reason, detail, getattr(reader, "backend", ""))
+    for index in wanted[place:].tolist():
+        damaged.lost.add(index)
+        yield index, last
+
+
 def _score_windows(
-    predictor: Predictor, reader: VideoReader, rows: np.ndarray, progress: Callable[[int, int], None]
+    predictor: Predictor,
+    reader: VideoReader,
+    rows: np.ndarray,
+    damaged: DamagedFrames,
+    progress: Callable[[int, int], None],
 ) -> tuple[np.ndarray, int]:
     """Class probabilities (W, K) of the windows (W, T), and how many frames were held at most."""
     protocol = predictor.protocol
@@ -154,7 +240,9 @@ def _score_windows(
         top, left, height, width = spatial_crops(*size, protocol.crop_size, 1)[0].tolist()
         return resized[:, top : top + height, left : left + width].contiguous()
 
-    stream = stream_frames(reader, np.unique(rows), centre)
+    wanted = np.unique(rows)
+    streamed = stream_frames(reader, wanted, centre, on_damage=damaged.add)
+    stream = _every_frame(streamed, wanted, damaged, reader)
     held: dict[int, torch.Tensor] = {}
     batch: list[torch.Tensor] = []
     scores: list[np.ndarray] = []
@@ -173,4 +261,7 @@ def _score_windows(
             scores.append(predictor.score(normalize_clips(clips, protocol.mean, protocol.std)))
             batch = []
             progress(number + 1, len(rows))
-    return np.concatenate(scores), peak
+    probabilities = np.concatenate(scores)
+    lost = np.isin(rows, list(damaged.lost)).mean(axis=1)
+    probabilities[lost > 0.5] = np.nan
+    return probabilities, peak

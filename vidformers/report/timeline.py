@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import simplejson
 
+from vidformers.engine.timeline import UNREADABLE
 from vidformers.files import write_text_atomically
 from vidformers.report.figures import (
     BLUE,
@@ -41,7 +42,8 @@ _VISIBLE = 0.05  # a curve that stays below this is no news
 
 
 def timeline_csv(timeline: Timeline) -> str:
-    """A row a window: start and end (seconds), the likeliest class, and the probability of every class."""
+    """A row a window: start and end (seconds), the likeliest class, and the probability of every class; these
+    are empty where the video is not readable."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["start_seconds", "end_seconds", "top1", *timeline.class_names])
@@ -49,8 +51,10 @@ def timeline_csv(timeline: Timeline) -> str:
     for start, end, answer, row in zip(
         timeline.start_seconds, timeline.end_seconds, answers, timeline.probabilities, strict=True
     ):
-        name = timeline.class_names[answer]
-        writer.writerow([f"{start:.3f}", f"{end:.3f}", name, *(f"{value:.5f}" for value in row)])
+        readable = not np.isnan(row[0])
+        name = timeline.class_names[answer] if readable else ""
+        numbers = [f"{value:.5f}" if readable else "" for value in row]
+        writer.writerow([f"{start:.3f}", f"{end:.3f}", name, *numbers])
     return buffer.getvalue()
 
 
@@ -63,6 +67,7 @@ def timeline_json(timeline: Timeline) -> str:
         "window_seconds": round(timeline.window_seconds, 4),
         "hop_seconds": round(timeline.hop_seconds, 4),
         "damage": timeline.damage or None,
+        "damaged_seconds": [[round(start, 3), round(end, 3)] for start, end in timeline.damaged_seconds],
         "peak_frames_held": timeline.peak_frames_held,
         "protocol": asdict(timeline.protocol),
         "segments": [
@@ -76,6 +81,7 @@ def timeline_json(timeline: Timeline) -> str:
                 "top": [
                     {"class": timeline.class_names[label], "probability": float(row[label])}
                     for label in labels
+                    if not np.isnan(row[label])
                 ],
             }
             for start, end, row, labels in zip(
@@ -87,7 +93,7 @@ def timeline_json(timeline: Timeline) -> str:
 
 
 def timeline_panel(timeline: Timeline) -> Panel:
-    """Probability of the classes that are the first answer longest, and below it which one is first."""
+    """Probability of the classes that are the answer longest, and below it which one is the answer."""
     step = f"{timeline.window_seconds:.2f} s windows, every {timeline.hop_seconds:.2f} s"
     title = f"{one_line(os.path.basename(timeline.path), 60)}: {step}"
     return Panel(title, "", 9.0, 3.6, partial(_draw, timeline=timeline))
@@ -107,14 +113,18 @@ def write_timeline(timeline: Timeline, folder: Path, stem: str) -> list[Path]:
 
 
 def _shown_classes(timeline: Timeline) -> list[int]:
-    """Labels to draw, those that are the first answer most often before those that only come near."""
-    answers = np.bincount(timeline.probabilities.argmax(axis=1), minlength=len(timeline.class_names))
-    peaks = timeline.probabilities.max(axis=0)
+    """Labels to draw, those that are the answer most often before those that only come near."""
+    readable = timeline.probabilities[~np.isnan(timeline.probabilities[:, 0])]
+    if not len(readable):
+        return []
+    answers = np.bincount(readable.argmax(axis=1), minlength=len(timeline.class_names))
+    peaks = readable.max(axis=0)
     order = np.lexsort((-peaks, -answers))[: len(_COLORS)]
     return [int(label) for label in order if peaks[label] >= _VISIBLE]
 
 
 def _draw(figure: FigureBase, timeline: Timeline) -> None:
+    from matplotlib.patches import Patch
     from matplotlib.ticker import FuncFormatter, MultipleLocator
 
     curves, strip = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [12, 1]})
@@ -129,10 +139,13 @@ def _draw(figure: FigureBase, timeline: Timeline) -> None:
     axes.set_ylim(0, 100)
     axes.set_ylabel("probability (%)")
     colors = dict(zip((timeline.class_names[label] for label in shown), _COLORS, strict=False))
-    for start, end, name, _ in timeline.segments():
+    for start, end in timeline.damaged_seconds:
+        axes.axvspan(start, end, facecolor="none", edgecolor=MUTED, hatch="///", linewidth=0)
+    segments = [segment for segment in timeline.segments() if segment[2] != UNREADABLE]
+    for start, end, name, _ in segments:
         strip.axvspan(start, end, color=colors.get(name, MUTED), linewidth=0)
     strip.set_yticks([])
-    strip.set_ylabel("first", rotation=0, ha="right", va="center")
+    strip.set_ylabel("answer", rotation=0, ha="right", va="center")
     strip.set_xlim(0, timeline.duration_seconds)
     if timeline.duration_seconds >= 120:
         step = next((s for s in _STEPS if timeline.duration_seconds / s <= 9), 3600 * 6)
@@ -142,10 +155,11 @@ def _draw(figure: FigureBase, timeline: Timeline) -> None:
     else:
         strip.set_xlabel("seconds")
     handles, names = axes.get_legend_handles_labels()
-    hidden = len({name for _, _, name, _ in timeline.segments()} - colors.keys())
+    hidden = len({name for _, _, name, _ in segments} - colors.keys())
+    if timeline.damaged_seconds:
+        handles.append(Patch(facecolor="none", edgecolor=MUTED, hatch="///"))
+        names.append("video damaged")
     if hidden:
-        from matplotlib.patches import Patch
-
         handles.append(Patch(color=MUTED))
         names.append(f"{hidden} other classes")
     figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)), columnspacing=1.4)

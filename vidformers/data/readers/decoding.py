@@ -35,6 +35,8 @@ __all__ = ["StreamDecoder", "TimestampsLieError", "decode_through", "is_refused_
 SKIPS_PER_PACKET = ("h264", "hevc")
 # Packets up to this many bytes (minutes at Kinetics' size) are kept once they have been read.
 KEPT_BYTES = 1 << 24
+# What a packet takes besides its data, as an object of PyAV: 90 000 of an hour took 66 MB, 8 of it data.
+_PACKET_BYTES = 640
 
 
 class TimestampsLieError(Exception):
@@ -115,10 +117,12 @@ class StreamDecoder:
         for packet in container.demux(stream):
             self.check_time()
             # What changes the decoder's settings on the way depends on where reading began.
-            num_bytes += packet.size
+            num_bytes += packet.size + _PACKET_BYTES
             may_keep = may_keep and num_bytes <= KEPT_BYTES and not packet.has_sidedata("new_extradata")
             if may_keep:
                 kept.append(packet)
+            else:
+                kept.clear()
             yield packet
         if may_keep:
             self._kept = kept
@@ -200,9 +204,9 @@ class StreamDecoder:
             if (last_pts is not None and last_pts >= last_wanted) or (not to_send and start is not None):
                 return
 
-    def frames_from_start(self) -> Iterator[VideoFrame]:
-        """Every frame in output order, from a fresh container."""
-        for number, frame in enumerate(decode_through(*self.reopened())):
+    def frames_from_start(self, on_error: Callable[[Packet], None] | None = None) -> Iterator[VideoFrame]:
+        """Every frame in output order, from a fresh container; `on_error` is that of `decode_through`."""
+        for number, frame in enumerate(decode_through(*self.reopened(), on_error)):
             self.num_decoded_frames += 1
             if frame.is_corrupt:
                 self.corrupt.add(number)
@@ -239,8 +243,14 @@ def is_refused_for_size(error: Exception, stream: VideoStream) -> bool:
     return not (stream.codec_context.height and stream.codec_context.width)
 
 
-def decode_through(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """Every frame in output order, from where a freshly opened container stands."""
+def decode_through(
+    container: InputContainer, stream: VideoStream, on_error: Callable[[Packet], None] | None = None
+) -> Iterator[VideoFrame]:
+    """Every frame in output order, from where a freshly opened container stands.
+
+    on_error: told of a packet that the decoder refuses (with several threads, of one a few later), and
+    decoding goes on; None: it raises.
+    """
     started = False
     for packet in container.demux(stream):
         try:
@@ -250,6 +260,9 @@ def decode_through(container: InputContainer, stream: VideoStream) -> Iterator[V
             # before its first key frame; after the first frame an error is an error.
             if not started and packet.size > 0 and not is_refused_for_size(error, stream):
                 continue
-            raise
+            if on_error is None or is_refused_for_size(error, stream):
+                raise
+            on_error(packet)
+            continue
         started = started or bool(frames)
         yield from frames

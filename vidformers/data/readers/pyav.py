@@ -41,9 +41,11 @@ from vidformers.data.readers.index import (
 )
 from vidformers.data.readers.index_cache import CachedIndex, load_index, save_index
 from vidformers.data.readers.pixels import FrameSink, RgbConverter, display_orientation, turn
+from vidformers.data.readers.streaming import OnDamage
 
 if TYPE_CHECKING:
     from av import VideoFrame
+    from av.packet import Packet
 
 __all__ = ["PyAVReader"]
 
@@ -255,14 +257,20 @@ class PyAVReader:
             raise self._as_read_error(error) from error
         return in_asked_order(frames, rows)
 
-    def stream_frames(self, indices: FrameIndices) -> Iterator[tuple[int, torch.Tensor]]:
+    def stream_frames(
+        self, indices: FrameIndices, on_damage: OnDamage | None = None
+    ) -> Iterator[tuple[int, torch.Tensor]]:
         """See :class:`~vidformers.data.readers.streaming.StreamingReader`."""
         wanted = check_indices(indices, self._num_frames, self.path)
         done = 0
         try:
             while done < len(wanted):
                 try:
-                    for index, frame in self._numbered_frames():
+                    for index, frame in self._numbered_frames(on_damage):
+                        if on_damage is not None:
+                            done = max(done, int(np.searchsorted(wanted, index)))
+                            if done == len(wanted):
+                                return
                         if index == wanted[done]:
                             done += 1
                             # Copied: a picture that was turned has strides that no tensor has.
@@ -272,25 +280,50 @@ class PyAVReader:
                 except TimestampsLieError:
                     self._count_instead()
                     continue  # from the frame that was to come next
+                if on_damage is not None:
+                    on_damage(int(wanted[done]), self._num_frames)
+                    return
                 detail = f"{len(wanted) - done} of {len(wanted)} wanted frames did not decode"
                 raise VideoReadError(self.path, _DAMAGED, detail, self.backend)
         except Exception as error:
             raise self._as_read_error(error) from error
 
-    def _numbered_frames(self) -> Iterator[tuple[int, VideoFrame]]:
+    def _numbered_frames(self, on_damage: OnDamage | None = None) -> Iterator[tuple[int, VideoFrame]]:
         """Every frame from the start with its index; -1 for one that is in the file but not in its index.
 
-        Raises TimestampsLieError where the index cannot be used.
+        on_damage: as of `stream_frames`. Raises TimestampsLieError where the index cannot be used.
         """
         known = self._index.frame_pts if self._trusted else None
         last_pts: int | None = None
-        for number, frame in enumerate(self._decoder.frames_from_start()):
+        place = -1
+        refused = False
+
+        def unsound_from(pts: int) -> None:
+            # Until the next key frame every frame may refer to the damaged one. (Whether that was a key frame
+            # itself nobody knows: FFmpeg looks for it in the data.)
+            assert on_damage is not None and known is not None
+            keys = self._index.key_pts
+            later = int(np.searchsorted(keys, pts, side="right"))
+            end = int(np.searchsorted(known, keys[later])) if later < len(keys) else len(known)
+            on_damage(min(place + 1, end - 1), end)
+
+        def refuse(packet: Packet) -> None:
+            nonlocal refused
+            refused = True
+            unsound_from(packet.pts or 0)
+
+        on_error = None if on_damage is None or known is None else refuse
+        for number, frame in enumerate(self._decoder.frames_from_start(on_error)):
             if known is None:
                 yield number, frame
                 continue
             if frame.pts is None or (last_pts is not None and frame.pts <= last_pts):
+                if refused:
+                    continue  # after a key frame that is lost others come late
                 raise TimestampsLieError
             last_pts = frame.pts
+            if frame.is_corrupt and on_damage is not None:
+                unsound_from(frame.pts)
             place = int(np.searchsorted(known, last_pts))
             yield (place if place < len(known) and known[place] == last_pts else -1), frame
 
