@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from vidformers import create_model, open_video
 from vidformers.analysis.ablation_table import AblationTable, PerturbedScores
 from vidformers.checkpoints.save import save_weights
 from vidformers.cli.run import main
+from vidformers.data.datasets.clips import TrainClips
 from vidformers.data.loader import EpochLoader, build_loader
 from vidformers.engine import logs
 from vidformers.engine.checkpoint import load_newest_checkpoint, save_checkpoint
@@ -86,6 +89,22 @@ def start(config: Path, before: str = "", *overrides: str) -> subprocess.Popen:
     )
 
 
+def run(config: Path, *overrides: str) -> int:
+    """The same in this process, which need not import torch again; its exit code."""
+    return main(["--cfg", str(config), "DATA_LOADER.NUM_WORKERS", "0", *overrides])
+
+
+@contextmanager
+def file_limit(num_bytes: int) -> Iterator[None]:
+    """No file may grow beyond so many bytes in the block: what the system does, not what Python would do."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def finish(process: subprocess.Popen, seconds: float = 600) -> tuple[int, str, str]:
     out, err = process.communicate(timeout=seconds)
     return process.returncode, out, err
@@ -104,17 +123,16 @@ def full_disk(*_: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_a_disk_that_fills_while_a_checkpoint_is_written(config: Path) -> None:
-    # What the system does, not what Python says it would do: files of this process may have 20 KB.
-    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"
-    # (Workers pass batches on through files in /dev/shm, which would have a limit too.)
-    code, _, err = finish(start(config, limit, "DATA_LOADER.NUM_WORKERS", "0"))
-    assert code == 1 and "Traceback" not in err
+def test_a_disk_that_fills_while_a_checkpoint_is_written(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with file_limit(20_000):
+        assert run(config) == 1
+    err = capsys.readouterr().err
     assert "could not be written (" in err and "TRAIN.KEEP_CHECKPOINTS" in err
     checkpoints = config.parent / "out" / "checkpoints"
     assert list(checkpoints.iterdir()) == [], "half a file stayed behind"
-    code, _, err = finish(start(config))  # there is room again
-    assert code == 0, err
+    assert run(config) == 0  # there is room again
     assert len(list(checkpoints.glob("checkpoint_*"))) == 8
 
 
@@ -131,15 +149,8 @@ def test_the_checkpoints_before_a_full_disk_are_whole(
                 save_checkpoint(first, {"epoch": 2})
         assert [path.name for path in tmp_path.iterdir()] == [first.name]
         assert first.read_bytes() == content
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    try:
-        with pytest.raises(OSError, match=r"could not be written \(.*File too large"):
-            save_checkpoint(
-                tmp_path / "checkpoint_epoch_00002.pyth", {"epoch": 2, "weight": torch.zeros(9999)}
-            )
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with file_limit(1000), pytest.raises(OSError, match=r"could not be written \(.*File too large"):
+        save_checkpoint(tmp_path / "checkpoint_epoch_00002.pyth", {"epoch": 2, "weight": torch.zeros(9999)})
     assert load_newest_checkpoint(tmp_path)[0] == first
 
 
@@ -147,13 +158,8 @@ def test_no_half_line_stays_in_the_log(tmp_path: Path) -> None:
     log = JsonlLog(tmp_path / "log.jsonl")
     log.write("train", step=1)
     before = log.path.read_text()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 20, limits[1]))
-    try:
-        with pytest.raises(OSError, match=r"File too large: .*log.jsonl"):
-            log.write("train", step=2, text="x" * 100)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with file_limit(len(before) + 20), pytest.raises(OSError, match=r"File too large: .*log.jsonl"):
+        log.write("train", step=2, text="x" * 100)
     assert log.path.read_text() == before
     log.write("train", step=2)
     assert len(log.path.read_text().splitlines()) == 2
@@ -207,29 +213,19 @@ def test_what_a_full_disk_cuts_short_is_not_there(tmp_path: Path, name: str) -> 
     WRITERS[name](path)
     before = path.read_bytes()
     for there_before in (True, False):
-        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (300, limits[1]))
-        try:
-            with pytest.raises(OSError, match=name):
-                WRITERS[name](path)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        with file_limit(300), pytest.raises(OSError, match=name):
+            WRITERS[name](path)
         assert [file.name for file in tmp_path.iterdir()] == [name] * there_before
         assert not there_before or path.read_bytes() == before
         path.unlink(missing_ok=True)
 
 
 def test_reading_goes_on_where_the_index_cannot_be_kept(tmp_path: Path, tiny_dataset: Path) -> None:
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    for folder, limit in ((tmp_path / "cache", 100), (Path("/proc/cache"), limits[0])):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
-        try:
-            with pytest.warns(UserWarning, match=r"the frame index .* cannot be written"):
-                reader = open_video(str(tiny_dataset / "video_0.mp4"), index_cache=str(folder))
-                assert reader.get_frames([0, 3]).shape[0] == 2
-                reader.close()
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    for folder, limit in ((tmp_path / "cache", 100), (Path("/proc/cache"), 10**9)):
+        with file_limit(limit), pytest.warns(UserWarning, match=r"the frame index .* cannot be written"):
+            reader = open_video(str(tiny_dataset / "video_0.mp4"), index_cache=str(folder))
+            assert reader.get_frames([0, 3]).shape[0] == 2
+            reader.close()
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
@@ -324,26 +320,23 @@ def test_a_batch_that_a_worker_cannot_hand_over_is_an_error() -> None:
         next(iter(one_worker(TooLarge())))
 
 
-# In a worker: the system is out of memory at the eighth video.
-OUT_OF_MEMORY = """
-import os, signal
-from vidformers.data.datasets import clips
-original, seen = clips.TrainClips.__getitem__, []
-def item(self, index):
-    seen.append(index)
-    if len(seen) == 8: os.kill(os.getpid(), signal.SIGKILL)
-    return original(self, index)
-clips.TrainClips.__getitem__ = item
-"""
+def test_a_run_whose_worker_was_killed_goes_on(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, seen = TrainClips.__getitem__, []
 
+    def out_of_memory(self: TrainClips, index: int) -> dict:
+        seen.append(index)
+        if len(seen) == 8:  # in a worker
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(self, index)
 
-def test_a_run_whose_worker_was_killed_goes_on(config: Path) -> None:
-    code, _, err = finish(start(config, OUT_OF_MEMORY))
-    assert code == 1 and "Traceback" not in err
-    assert "run_net.py: a process that reads videos has died" in err
+    monkeypatch.setattr(TrainClips, "__getitem__", out_of_memory)
+    assert run(config, "DATA_LOADER.NUM_WORKERS", "1") == 1
+    assert "a process that reads videos has died" in capsys.readouterr().err
+    monkeypatch.undo()
     assert (1, 1) in steps(config)
-    code, out, err = finish(start(config))
-    assert code == 0 and "Resuming from" in out
+    assert run(config) == 0 and "Resuming from" in capsys.readouterr().out
     assert steps(config)[-1] == (2, 4)
     assert sorted(set(steps(config))) == [(epoch, step) for epoch in (1, 2) for step in (1, 2, 3, 4)]
 
@@ -359,21 +352,19 @@ Trainer.train_step = train_step
 """
 
 
-def wait_for_step(config: Path, process: subprocess.Popen) -> None:
-    log = config.parent / "out" / "log.jsonl"
+def wait_for(happens: Callable[[], bool], process: subprocess.Popen) -> None:
     end = time.monotonic() + 400
-    while time.monotonic() < end:
+    while not happens():
         assert process.poll() is None, process.communicate()
-        if log.exists() and "train" in log.read_text():
-            return
+        assert time.monotonic() < end, "the run does not begin"
         time.sleep(0.05)
-    raise AssertionError("the run does not begin")
 
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_interrupted_by_hand(config: Path, times: int) -> None:
     process = start(config, SLOW)
-    wait_for_step(config, process)
+    log = config.parent / "out" / "log.jsonl"
+    wait_for(lambda: log.exists() and "train" in log.read_text(), process)
     for _ in range(times):
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers too
         time.sleep(0.1)
@@ -384,18 +375,18 @@ def test_interrupted_by_hand(config: Path, times: int) -> None:
     checkpoints = config.parent / "out" / "checkpoints"
     # Two in a row may come before the first checkpoint is written; what there is is whole.
     assert not list(checkpoints.glob("*.part"))
-    code, out, err = finish(start(config))
-    assert code == 0, out + err
+    assert run(config) == 0
 
 
 # ---- two runs
 
 
-def test_two_runs_in_one_folder(config: Path) -> None:
+def test_two_runs_in_one_folder(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = start(config, SLOW)
-    wait_for_step(config, first)
-    code, _, err = finish(start(config))
-    assert code == 1 and f"is in use by another run (process {first.pid} on " in err
+    lock = config.parent / "out" / LOCK_NAME
+    wait_for(lambda: lock.exists() and lock.read_text().endswith("\n"), first)
+    assert run(config) == 1
+    assert f"is in use by another run (process {first.pid} on " in capsys.readouterr().err
     os.killpg(first.pid, signal.SIGKILL)
     first.communicate()
     with sole_use(config.parent / "out"):
@@ -404,23 +395,25 @@ def test_two_runs_in_one_folder(config: Path) -> None:
 
 def test_the_lock_is_that_of_the_process_and_not_of_what_it_starts(tmp_path: Path) -> None:
     """A worker that is forked and outlives its run does not keep the folder."""
-    holder = """
-import os, sys, time
-from pathlib import Path
-from vidformers.engine.output_folder import sole_use
-with sole_use(Path(sys.argv[1])):
-    child = os.fork()
-    if child == 0: time.sleep(60); os._exit(0)
-    print(child, flush=True); os.kill(os.getpid(), 9)
-"""
-    process = subprocess.run(
-        [sys.executable, "-c", holder, str(tmp_path / "out")], capture_output=True, text=True
-    )
+    answers, told = os.pipe()
+    run_of_its_own = os.fork()
+    if run_of_its_own == 0:
+        with sole_use(tmp_path / "out"):
+            if (worker := os.fork()) == 0:
+                time.sleep(60)
+                os._exit(0)
+            os.write(told, str(worker).encode())
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(run_of_its_own, 0)
+    worker = int(os.read(answers, 20))
     try:
+        os.kill(worker, 0)  # it lives
         with sole_use(tmp_path / "out"):
             assert f"process {os.getpid()}" in (tmp_path / "out" / LOCK_NAME).read_text()
     finally:
-        os.kill(int(process.stdout), signal.SIGKILL)
+        os.kill(worker, signal.SIGKILL)
+        os.close(answers)
+        os.close(told)
 
 
 def test_only_the_first_process_of_a_run_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -463,18 +456,18 @@ def test_a_killed_process_of_several_is_started_again_and_goes_on(config: Path, 
 # ---- clocks
 
 
-def test_a_clock_that_jumps_changes_no_time(config: Path) -> None:
+def test_a_clock_that_jumps_changes_no_time(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The wall clock goes a day forward and back, as when a machine sets it; durations are another's."""
-    jumps = """
-import time
-real, calls = time.time, []
-def jumping():
-    calls.append(1)
-    return real() + (86400 if len(calls) % 2 else -86400)
-time.time = jumping
-"""
-    code, _, err = finish(start(config, jumps, "SOLVER.MAX_EPOCH", "1", "DATA_LOADER.NUM_WORKERS", "0"))
-    assert code == 0, err
+    real, calls = time.time, []
+
+    def jumping() -> float:
+        calls.append(1)
+        return real() + (86400 if len(calls) % 2 else -86400)
+
+    monkeypatch.setattr(time, "time", jumping)
+    assert run(config, "SOLVER.MAX_EPOCH", "1") == 0
+    monkeypatch.undo()
+    assert calls
     for line in (config.parent / "out" / "log.jsonl").read_text().splitlines():
         event = simplejson.loads(line)
         if event["event"] == "train":
