@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import simplejson
 import torch
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from vidformers import create_model, open_video
 from vidformers.analysis.ablation_table import AblationTable, PerturbedScores
@@ -29,6 +30,7 @@ from vidformers.engine.checkpoint import load_newest_checkpoint, save_checkpoint
 from vidformers.engine.logs import FailedVideos, JsonlLog
 from vidformers.engine.output_folder import LOCK_NAME, sole_use
 from vidformers.engine.predictions import Predictions
+from vidformers.engine.train import Trainer
 from vidformers.report.figures import Panel, write_panels
 from vidformers.report.html import write_report
 from vidformers.report.overlays import save_overlays
@@ -424,31 +426,45 @@ def test_only_the_first_process_of_a_run_locks(tmp_path: Path, monkeypatch: pyte
 
 # ---- one process of several
 
-ONE_DIES = """
-import os, signal
-if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
-    from vidformers.engine.train import Trainer
-    step, seen = Trainer.train_step, []
-    def train_step(self, *arguments):
-        seen.append(1)
-        if len(seen) == 3: os.kill(os.getpid(), signal.SIGKILL)
-        return step(self, *arguments)
-    Trainer.train_step = train_step
-"""
+
+def one_dies(config: Path) -> None:
+    """A run in which the second process is killed in the third step, the first time."""
+    if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        step, seen = Trainer.train_step, []
+
+        def train_step(self: Trainer, *arguments: torch.Tensor) -> tuple[float, float, float | None]:
+            seen.append(1)
+            if len(seen) == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return step(self, *arguments)
+
+        Trainer.train_step = train_step  # type: ignore[method-assign]
+    if run(config):
+        sys.exit(1)
 
 
-def test_a_killed_process_of_several_is_started_again_and_goes_on(config: Path, tmp_path: Path) -> None:
-    program = tmp_path / "one_dies.py"
-    program.write_text(f"{ONE_DIES}\nimport runpy\nrunpy.run_path({str(TOOL)!r}, run_name='__main__')\n")
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
-        *("--max-restarts=1", "--monitor-interval=0.2"),
-        *(str(program), "--cfg", str(config), "DATA_LOADER.NUM_WORKERS", "0"),
-    ]
-    environment = dict(os.environ, OMP_NUM_THREADS="1")
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "Resuming from" in done.stdout
+def test_a_killed_process_of_several_is_started_again_and_goes_on(
+    config: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # What torchrun is besides its command line (test_distributed.py), with processes that are forked.
+    launch = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=2,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        start_method="fork",
+        max_restarts=1,
+        monitor_interval=0.2,
+    )
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+    before = [signal.getsignal(number) for number in numbers]
+    try:
+        elastic_launch(launch, one_dies)(config)
+    finally:  # it leaves its own
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+    assert "Resuming from" in capfd.readouterr().out
     assert sorted(set(steps(config))) == [(epoch, step) for epoch in (1, 2) for step in (1, 2, 3, 4)]
     assert steps(config)[0] == (1, 1) and steps(config).count((1, 1)) == 1
 
