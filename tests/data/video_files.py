@@ -218,7 +218,13 @@ READABLE: dict[str, Callable[[Path], Path]] = {
         p, options={"x264-params": "open-gop=1:bframes=3:b-adapt=0:scenecut=0"}
     ),
     "intra_refresh.mp4": lambda p: write_video(p, options={"x264-params": "intra-refresh=1:bframes=0"}),
+    # Refreshes that begin at frame number 0 again, which FFmpeg takes for sound before they are.
+    "short_refresh.mp4": lambda p: write_video(
+        p, gop=4, options={"x264-params": "intra-refresh=1:bframes=0"}
+    ),
     "all_key.mp4": lambda p: write_video(p, gop=1),
+    "all_key.avi": lambda p: write_video(p, gop=1),
+    "b_pyramid.flv": lambda p: write_video(p, gop=4, options={"x264-params": "bframes=3:b-pyramid=normal"}),
     "one_key.mp4": lambda p: write_video(p, gop=1000, options=_BFRAMES),
     "one_frame.mp4": lambda p: write_video(p, num_frames=1),
     "seven_frames.mp4": lambda p: write_video(p, num_frames=7, options=_BFRAMES),

@@ -21,6 +21,8 @@ from vidformers.data.readers.looked_over import LookedOverReader
 __all__ = ["DecordReader"]
 
 _CONTAINERS = {"mov", "mp4", "matroska", "webm", "avi", "flv", "asf"}
+# In others it seeks to other frames than were asked for (AVI with every frame a key frame, FLV).
+_SEEKABLE = {"mov", "mp4", "matroska", "webm"}
 _NO_DECODER = {"av1", "vvc"}
 # decord asks for memory for each frame that a header promises; where there is none it aborts the process.
 _MAX_MISSING = 1_000_000
@@ -54,7 +56,11 @@ class DecordReader(LookedOverReader):
             raise self._refuse(refusal)
         # decord seeks to what is flagged a key frame and counts on from its place in the file. That is not
         # always its place in time, and not always a frame that decodes by itself.
-        self._may_seek = not facts.has_reordered_keys and not facts.distrust
+        self._may_seek = (
+            bool(_SEEKABLE & set(facts.container.split(",")))
+            and not facts.has_reordered_keys
+            and not facts.distrust
+        )
         if facts.codec == "h264" and self._may_seek:
             self._may_seek = all_keys_are_idr(self._local_path)
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,8 @@ __all__ = [
     "first_video_stream", "header_seconds", "open_container", "scan_packets", "stream_facts",
 ]  # fmt: skip
 
+# The messages of an H.264 picture come before its pixels.
+_HEAD_BYTES = 1 << 12
 _CONTAINER_SIGNATURES = (b"ftyp", b"moov", b"mdat", b"RIFF", b"\x1aE\xdf\xa3", b"FLV", b"OggS", b"0&\xb2u")
 
 
@@ -195,6 +197,7 @@ def scan_packets(container: InputContainer, stream: VideoStream, packets: Iterab
     num_packets = num_hidden = num_without_pts = 0
     first_pts: int | None = None
     starts_with_key = True
+    is_h264, length_bytes = stream.codec_context.codec.name == "h264", _unit_length_bytes(stream)
     last_pts, end_pts = -(1 << 62), 0
     for packet in packets:
         if packet.size == 0 and packet.dts is None:
@@ -206,7 +209,7 @@ def scan_packets(container: InputContainer, stream: VideoStream, packets: Iterab
         if pts is None:
             num_without_pts += 1
             continue
-        if packet.is_keyframe:
+        if packet.is_keyframe and not (is_h264 and _begins_intra_refresh(packet, length_bytes)):
             keys.append(pts)
         if packet.is_discard:
             num_hidden += 1
@@ -262,25 +265,59 @@ def all_keys_are_idr(local_path: str | TarPart) -> bool:
 
     with av.open(decoder_source(local_path), metadata_errors="ignore") as container:
         stream = container.streams.video[0]
-        extradata = stream.codec_context.extradata or b""
-        # avcC extradata begins with version 1 and tells the bytes of each unit's length; Annex B has start
-        # codes.
-        length_bytes = (extradata[4] & 3) + 1 if extradata[:1] == b"\x01" and len(extradata) > 4 else 0
+        length_bytes = _unit_length_bytes(stream)
         for packet in container.demux(stream):
-            if packet.is_keyframe and packet.size and 5 not in _unit_types(bytes(packet), length_bytes):
-                return False
+            if packet.is_keyframe and packet.size:
+                types = {unit[0] & 31 for unit in _units(bytes(packet), length_bytes)}
+                if 5 not in types:
+                    return False
     return True
 
 
-def _unit_types(data: bytes, length_bytes: int) -> set[int]:
-    """Types of the H.264 units in a packet (ISO/IEC 14496-10, 7.4.1)."""
+def _unit_length_bytes(stream: VideoStream) -> int:
+    """Bytes of the length before each H.264 unit; 0 where start codes part them (Annex B)."""
+    extradata = stream.codec_context.extradata or b""
+    # avcC extradata begins with version 1.
+    return (extradata[4] & 3) + 1 if extradata[:1] == b"\x01" and len(extradata) > 4 else 0
+
+
+def _units(data: bytes, length_bytes: int) -> Iterator[bytes]:
+    """The H.264 units in (the beginning of) a packet; the lower five bits of their first byte are the type
+    (ISO/IEC 14496-10, 7.4.1)."""
     if length_bytes == 0:
-        return {unit[0] & 31 for unit in data.split(b"\x00\x00\x01")[1:] if unit}
-    types, place = set(), 0
+        yield from (unit for unit in data.split(b"\x00\x00\x01")[1:] if unit)
+        return
+    place = 0
     while place + length_bytes < len(data):
-        types.add(data[place + length_bytes] & 31)
-        place += length_bytes + int.from_bytes(data[place : place + length_bytes], "big")
-    return types
+        begin = place + length_bytes
+        place = begin + int.from_bytes(data[place:begin], "big")
+        yield data[begin : max(place, begin + 1)]
+
+
+def _begins_intra_refresh(packet: Packet, length_bytes: int) -> bool:
+    """Whether an H.264 packet is flagged as a key frame although whole pictures come only some frames after it,
+    when every part of one has been refreshed (recovery point message, ISO/IEC 14496-10, D.2.8).
+
+    FFmpeg's decoder holds frames back until then, but where its frame numbers go round it gives wrong ones.
+    """
+    for unit in _units(memoryview(packet)[:_HEAD_BYTES].tobytes(), length_bytes):
+        if unit[0] & 31 in (1, 5):  # pixels
+            return False
+        if unit[0] & 31 == 6:
+            messages = unit[1:].replace(b"\x00\x00\x03", b"\x00\x00")
+            while len(messages) > 2:
+                kind, messages = _leading_number(messages)
+                size, messages = _leading_number(messages)
+                if kind == 6:  # its first number, recovery_frame_cnt, is 0 if the first bit is set
+                    return not messages[:1] >= b"\x80"
+                messages = messages[size:]
+    return False
+
+
+def _leading_number(data: bytes) -> tuple[int, bytes]:
+    """A number written as bytes 255 that are added to the next other one, and what follows it."""
+    place = len(data) - len(data.lstrip(b"\xff"))
+    return 255 * place + (data[place] if place < len(data) else 0), data[place + 1 :]
 
 
 def describe(error: BaseException) -> str:

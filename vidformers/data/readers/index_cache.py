@@ -24,7 +24,7 @@ from vidformers.data.tar_parts import TarPart
 __all__ = ["CachedIndex", "load_index", "save_index"]
 
 # Changed whenever the content or its meaning changes: older entries are then made anew.
-_MAGIC = b"vidformers frame index 1\n"
+_MAGIC = b"vidformers frame index 2\n"
 
 
 @dataclass(frozen=True)
