@@ -1,5 +1,6 @@
 """Fixtures that several tests share: a dataset of a few tiny real videos, and a quiet torch."""
 
+import gc
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,12 @@ import torch
 
 # Tiny tensors: a second thread only waits, and on a busy machine it waits long.
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays, so collections of garbage leave it out: with all of torch each takes a
+    good part of a second, and statsmodels asks for one in every call."""
+    gc.freeze()
 
 
 def write_video(path: Path, seed: int, *, num_frames: int = 24, height: int = 48, width: int = 64) -> None:

@@ -1,7 +1,4 @@
-"""ONNX files give the model's logits in onnxruntime, whatever the model and the number of clips.
-
-A file of its own, so that another process can have it.
-"""
+"""ONNX files give the model's logits in onnxruntime, whatever the model and the number of clips."""
 
 import json
 import logging
@@ -11,7 +8,7 @@ import pytest
 import torch
 
 import vidformers as vf
-from tests.models.tiny import tiny, tiny_clip
+from tests.models.tiny import TWO_STAGES, tiny, tiny_clip
 from vidformers.cli.export_model import main
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -19,7 +16,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 @pytest.mark.parametrize("name", vf.list_models("*_tiny"))
 def test_onnx(name: str, tmp_path: Path) -> None:
-    model, clip = tiny(name).eval(), tiny_clip(name)
+    model, clip = tiny(name, **TWO_STAGES.get(name, {})).eval(), tiny_clip(name)
     path = tmp_path / "model.onnx"
     assert vf.export(model, path, format="onnx") < 1e-4
     assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]

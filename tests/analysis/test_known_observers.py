@@ -3,7 +3,6 @@
 A tolerance of 4 standard errors is exceeded by chance once in 16 000 times; the seeds are fixed.
 """
 
-import gc
 import itertools
 import math
 from collections.abc import Iterable, Sequence
@@ -43,14 +42,6 @@ ORDER_ONLY = [
     "identity", "shuffle", "block_shuffle[2]", "block_shuffle[4]", "local_shuffle[2]", "local_shuffle[4]",
     "reverse", "swap_halves", "rotate[3]", "interleave",
 ]  # fmt: skip
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_garbage_collection():
-    # statsmodels collects garbage in every call: a second each in a process that has imported all of torch.
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def dataset_of(

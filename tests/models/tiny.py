@@ -93,6 +93,14 @@ def tiny(name: str, **overrides: Any) -> nn.Module:
     return vf.create_model(name, **{**common, **TINY[vf.model_class(name).__name__](arguments), **overrides})
 
 
+# For tests whose time is that of the number of operations: one merge of stages stands for two.
+TWO_STAGES: dict[str, dict[str, Any]] = {
+    "maxvit_tiny": {"embed_dims": (8, 16), "depths": (1, 1)},
+    "shuffle_tiny": {"embed_dims": (8, 16), "depths": (2, 2), "num_heads": (1, 2)},
+    "swin_tiny": {"depths": (2, 1), "num_heads": (1, 2)},
+}
+
+
 def tiny_clip(name: str) -> torch.Tensor:
     """A clip of the size that `tiny` models are built for: (2, 3, T, 32, 32)."""
     num_frames = min(vf.model_arguments(name)["num_frames"], 4)
