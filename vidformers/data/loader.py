@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data._utils import signal_handling
 
 
 class EpochBatchSampler(Sampler[list[int]]):
@@ -119,27 +120,32 @@ class _Deaths:
     def __init__(self) -> None:
         self.raise_it: Callable[..., Any] | None = None  # torch's handler
         self.is_waiting = False
+        self.has_come = False  # a signal, while nobody waited
 
     def take_over(self) -> None:
         """Put ours in place of torch's handler, which it sets when it first starts workers."""
         if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
             return
         handler = signal.getsignal(signal.SIGCHLD)
-        if callable(handler) and handler != self._handle:
+        if callable(handler) and getattr(handler, "__module__", "") == signal_handling.__name__:
             self.raise_it = handler
             signal.signal(signal.SIGCHLD, self._handle)
 
     def _handle(self, number: int, frame: object) -> None:
-        if self.is_waiting and self.raise_it:
+        assert self.raise_it
+        if self.is_waiting:
             self.raise_it(number, frame)
+        else:
+            self.has_come = True
 
     @contextmanager
     def raised(self) -> Iterator[None]:
         """In the block a death is raised; first of all one that has happened since the last block."""
         self.is_waiting = True
         try:
-            if self.raise_it:
-                self.raise_it(None, None)
+            if self.has_come and self.raise_it:
+                self.has_come = False
+                self.raise_it(signal.SIGCHLD, None)
             yield
         finally:
             self.is_waiting = False
