@@ -322,6 +322,16 @@ def test_a_batch_that_a_worker_cannot_hand_over_is_an_error() -> None:
         next(iter(one_worker(TooLarge())))
 
 
+def test_a_run_whose_workers_cannot_hand_over_their_batches_ends(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with file_limit(20_000):
+        assert run(config, "DATA_LOADER.NUM_WORKERS", "1") == 1
+    err = capsys.readouterr().err
+    assert "a batch could not be put into memory shared with the main process (" in err
+    assert "Traceback" not in err
+
+
 def test_a_run_whose_worker_was_killed_goes_on(
     config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
