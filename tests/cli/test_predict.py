@@ -104,7 +104,6 @@ def test_wrong_usage_is_one_line(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a.mp4"], "--weights"),
         (["a.mp4", "--weights", "x", "--hop", "1"], "add --timeline"),
         (["a.mp4", "--weights", "x", "--timeline", "--views", "2"], "leave out --views and --crops"),
         (["a.mp4", "--weights", "x", "--out", "a.txt"], "ends in .json or .csv"),
@@ -120,3 +119,21 @@ def test_wrong_options(arguments: list[str], message: str, capsys: pytest.Captur
 def test_names_of_files() -> None:
     assert stems(["a/x.mp4", "b/x.avi", "y.mp4"]) == ["x_timeline", "x_timeline_2", "y_timeline"]
     assert find_videos(["a.mp4", "b.mp4", "a.mp4"]) == ["a.mp4", "b.mp4"]
+
+
+def test_without_weights_it_says_where_to_get_some(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["one.mp4", "--model", "mvit_v2_s_16x4"]) == 2
+    assert "mvit_v2_s_16x4 would have random weights; give the file" in capsys.readouterr().err
+    assert main(["one.mp4"]) == 2
+    said = capsys.readouterr().err
+    assert "no model is given; give the file of its weights (--weights x.pyth)" in said
+    assert "docs/predict.md says where they are" in said
+
+
+def test_sets_of_labels_are_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = str(save_run(folder, "MODEL.LOSS_FUNC", "bce_logit"))
+    assert main(["one.mp4", "--weights", run, "--out", "a.json"]) == 0
+    assert "each class for itself: they do not sum to 100 %" in capsys.readouterr().out
+    content = json.loads((folder / "a.json").read_text())
+    assert content["multi_label"] is True
+    assert sum(answer["probability"] for answer in content["videos"][0]["top"]) > 1.01

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from vidformers.cli import exit_code
 from vidformers.cli.predict import find_videos
 
 
@@ -26,7 +27,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("videos", nargs="+", metavar="VIDEO", help="video files, or folders of them")
     add("--model", help="name of a model, or a YAML file; checkpoints of our runs know it")
-    add("--weights", required=True, metavar="FILE", help="checkpoint, of any project that is known")
+    add("--weights", metavar="FILE", help="checkpoint, of any project that is known; always needed")
     add("--labels", metavar="FILE", help="class names, where the weights carry none (see predict)")
     add("--method", default="relevance", choices=("rollout", "relevance", "gradcam"), help="(%(default)s)")
     add("--class", dest="class_name", metavar="LABEL", help="name or number of a class (the answer)")
@@ -38,13 +39,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit code."""
-    try:
-        return run(parse_arguments(arguments))
-    except (ValueError, OSError, ImportError) as error:
-        print(f"explain: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return exit_code(lambda: run(parse_arguments(arguments)), wrong=2)
 
 
 def run(chosen: argparse.Namespace) -> int:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 import simplejson
 
+from vidformers.cli import exit_code
 from vidformers.data.records import VIDEO_EXTENSIONS
 from vidformers.files import write_text_atomically
 
@@ -46,7 +47,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="name of a model or of a file in configs/, or a YAML file; checkpoints of our runs and "
         "files of tools/convert_checkpoint.py know it",
     )
-    add("--weights", required=True, metavar="FILE", help="checkpoint, of any project that is known")
+    add("--weights", metavar="FILE", help="checkpoint, of any project that is known; always needed")
     add(
         "--labels",
         metavar="FILE",
@@ -94,13 +95,7 @@ def _at_least_one(text: str) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit code."""
-    try:
-        return run(parse_arguments(arguments))
-    except (ValueError, OSError, ImportError) as error:
-        print(f"predict: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return exit_code(lambda: run(parse_arguments(arguments)), wrong=2)
 
 
 def run(chosen: argparse.Namespace) -> int:
@@ -205,6 +200,7 @@ def answers_json(
     content = {
         "model": predictor.name,
         "weights": chosen.weights,
+        "multi_label": predictor.multi_label,
         "protocol": asdict(predictor.protocol),
         "videos": [
             {

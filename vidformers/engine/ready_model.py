@@ -103,7 +103,11 @@ def _of_weights(name: str | None, weights: str | os.PathLike[str] | None) -> Rea
     """A model by its name, its YAML file, or what the weights say of themselves."""
     if weights is None:
         known = f"{name} would have random weights" if name else "no model is given"
-        raise ValueError(f"{known}; give the file of its weights (--weights x.pyth)")
+        raise ValueError(
+            f"{known}; give the file of its weights (--weights x.pyth): of a run of yours, "
+            "output/.../checkpoints/best.pyth (docs/fine_tuning.md), or published ones (docs/predict.md says "
+            "where they are)"
+        )
     path = os.fspath(weights)
     said, checkpoint = read_metadata(path), read_checkpoint(path)
     theirs = pyslowfast_config(checkpoint)
