@@ -5,13 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def exit_code(run: Callable[[], None]) -> int:
-    """Run a command: 0, or 1 with one line on stderr for what people can mend, 130 if it was interrupted."""
+def exit_code(run: Callable[[], int | None], *, wrong: int = 1) -> int:
+    """Run a command: its own code (None is 0), `wrong` with one line on stderr for what people can mend, 130
+    if it was interrupted."""
     try:
-        run()
+        return run() or 0
     except (ValueError, OSError, ImportError) as error:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-        return 1
+        return wrong
     except KeyboardInterrupt:
         return 130
-    return 0
