@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import vidformers as vf
-from tests.models.tiny import tiny, tiny_clip
+from tests.models.tiny import REPRESENTATIVES, tiny, tiny_clip
 
 NAMES = vf.list_models()
 
@@ -125,3 +125,19 @@ def test_every_gradient_is_checkpointed() -> None:
     with torch.no_grad():
         model(tiny_clip("mvit_tiny"))
     assert len(calls) == 3
+
+
+WRONG = {
+    "in_channels": 0,
+    "num_classes": 0,
+    "drop_path_rate": 1.5,
+    "mlp_ratio": -1.0,
+    "norm_eps": float("nan"),
+}
+
+
+@pytest.mark.parametrize("name", REPRESENTATIVES)
+def test_arguments_that_no_model_can_have_are_named(name: str) -> None:
+    for argument in WRONG.keys() & vf.model_arguments(name).keys():
+        with pytest.raises(ValueError, match=rf"{argument}={WRONG[argument]}\b"):
+            tiny(name, **{argument: WRONG[argument]})

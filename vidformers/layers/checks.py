@@ -31,6 +31,13 @@ def check_rates(**rates: float) -> None:
             raise ValueError(f"{name}={rate!r} must be at least 0 and below 1, such as 0.2; 0 turns it off")
 
 
+def check_positive(**numbers: float) -> None:
+    """Numbers above 0; not NaN."""
+    for name, number in numbers.items():
+        if not isinstance(number, Real) or not 0 < float(number) < float("inf"):
+            raise ValueError(f"{name}={number!r} must be a number above 0")
+
+
 def checked_triple(name: str, values: Any, *, smallest: int = 1) -> Grid:
     """Three whole numbers (t, h, w), of which none is below `smallest`."""
     if not are_whole(values, 3, smallest):

@@ -15,7 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vidformers.layers.checks import check_counts, check_heads, check_rates, declared_size, height_and_width
+from vidformers.layers.checks import (
+    check_counts,
+    check_heads,
+    check_positive,
+    check_rates,
+    declared_size,
+    height_and_width,
+)
 from vidformers.layers.conv import Conv3d
 from vidformers.layers.group_attention import GroupAttention
 from vidformers.layers.head import ClassifierHead
@@ -116,6 +123,7 @@ class CPVT(VideoClassifier):
             depth=depth,
             num_heads=num_heads,
         )
+        check_positive(mlp_ratio=mlp_ratio, norm_eps=norm_eps)
         check_rates(
             drop_path_rate=drop_path_rate, dropout_rate=dropout_rate, head_dropout_rate=head_dropout_rate
         )

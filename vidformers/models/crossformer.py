@@ -15,7 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vidformers.layers.checks import check_choice, check_stages, declared_size
+from vidformers.layers.checks import (
+    check_choice,
+    check_counts,
+    check_positive,
+    check_rates,
+    check_stages,
+    checked_triple,
+    declared_size,
+)
 from vidformers.layers.clip import as_clip
 from vidformers.layers.conv import Conv3d
 from vidformers.layers.drop_path import DropPath
@@ -132,7 +140,7 @@ class CrossFormerBlock(nn.Module):
         norm_eps: float,
     ):
         super().__init__()
-        self.group = triple(group)
+        self.group = checked_triple("group_size", group)
         self.interval = triple(interval) if interval is not None else ONES
         self.pad_side = pad_side
         self.pad_mask = pad_mask
@@ -252,9 +260,16 @@ class CrossFormer(MeanClassifier):
         activation_checkpointing: bool = False,
     ):
         super().__init__()
+        check_counts(in_channels=in_channels, num_classes=num_classes)
+        check_rates(
+            drop_path_rate=drop_path_rate, dropout_rate=dropout_rate, head_dropout_rate=head_dropout_rate
+        )
+        check_positive(norm_eps=norm_eps)
         num_stages = len(depths)
         dims = [embed_dim * 2**i for i in range(num_stages)]
         ratios = (mlp_ratio,) * num_stages if isinstance(mlp_ratio, int | float) else mlp_ratio
+        for ratio in ratios:
+            check_positive(mlp_ratio=ratio)
         check_stages(
             {
                 "embed_dims": dims,
@@ -278,6 +293,9 @@ class CrossFormer(MeanClassifier):
             raise ValueError(
                 f"embed_dim={embed_dim} leaves the position bias network without channels; use 48 or more"
             )
+        patch_stride = checked_triple("patch_stride", patch_stride)
+        if cooling_kernel is not None:
+            cooling_kernel = checked_triple("cooling_kernel", cooling_kernel)
         if cooling_kernel is not None and any(k % 2 == 0 for k in cooling_kernel):
             raise ValueError(f"cooling_kernel={tuple(cooling_kernel)} must be odd on every axis")
         check_choice("pad_side", pad_side, PAD_SIDES)

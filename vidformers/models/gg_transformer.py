@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidformers.layers.checks import check_stages
+from vidformers.layers.checks import check_counts, check_positive, check_rates, check_stages
 from vidformers.layers.clip import as_clip
 from vidformers.layers.conv import Conv3d
 from vidformers.layers.drop_path import DropPath
@@ -142,6 +142,11 @@ class GGTransformer(MeanClassifier):
         activation_checkpointing: bool = False,
     ):
         super().__init__()
+        check_counts(in_channels=in_channels, num_classes=num_classes)
+        check_rates(
+            drop_path_rate=drop_path_rate, dropout_rate=dropout_rate, head_dropout_rate=head_dropout_rate
+        )
+        check_positive(mlp_ratio=mlp_ratio, norm_eps=norm_eps)
         embed_dims = [embed_dim * 2**i for i in range(len(depths))]
         check_stages(
             {"embed_dims": embed_dims, "depths": depths, "num_heads": num_heads, "gaze_sides": gaze_sides}

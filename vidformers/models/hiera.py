@@ -22,6 +22,7 @@ from vidformers.layers.checks import (
     check_choice,
     check_counts,
     check_heads,
+    check_positive,
     check_rates,
     checked_triple,
     height_and_width,
@@ -149,7 +150,9 @@ class Hiera(VideoClassifier):
       embed_dim, num_heads: of the first stage, doubled in each later one; mlp_ratio; norm_eps
       stages: number of blocks of each stage
       q_stride: (t, h, w) by which the map shrinks at the start of the stages 1 to `q_pool`
-      mask_unit_size: (t, h, w) in tokens of the first stage; a multiple of q_stride ** q_pool on each axis
+      mask_unit_size: (t, h, w) in tokens of the first stage; a multiple of q_stride ** q_pool on each axis,
+        and as large in all published models. Larger ones are neighbours here too; the official code's order
+        of tokens makes them places spread over the map, which are other logits
       mask_unit_attn: for each stage, whether it attends within mask units. The first block of a stage does as
         the stage before it: it attends before it pools.
     Training:
@@ -195,6 +198,7 @@ class Hiera(VideoClassifier):
             embed_dim=embed_dim,
             num_heads=num_heads,
         )
+        check_positive(mlp_ratio=mlp_ratio, norm_eps=norm_eps)
         check_rates(drop_path_rate=drop_path_rate, head_dropout_rate=head_dropout_rate)
         check_choice("position_embedding", position_embedding, POSITION_EMBEDDINGS)
         q_stride = checked_triple("q_stride", q_stride)
@@ -222,9 +226,9 @@ class Hiera(VideoClassifier):
         self.patch_embed = PatchEmbed(
             in_channels=in_channels,
             embed_dim=embed_dim,
-            kernel=patch_kernel,
-            stride=patch_stride,
-            padding=patch_padding,
+            kernel=checked_triple("patch_kernel", patch_kernel),
+            stride=checked_triple("patch_stride", patch_stride),
+            padding=checked_triple("patch_padding", patch_padding, smallest=0),
         )
         self.grid = T, H, W = self.patch_embed.declared_grid((num_frames, height, width))
         if position_embedding == "separable":

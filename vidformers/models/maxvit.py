@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vidformers.layers.checks import check_counts, check_positive, check_rates
 from vidformers.layers.clip import as_clip
 from vidformers.layers.conv import Conv3d
 from vidformers.layers.drop_path import DropPath
@@ -273,6 +274,13 @@ class MaxViT(MeanClassifier):
         activation_checkpointing: bool = False,
     ):
         super().__init__()
+        check_counts(in_channels=in_channels, num_classes=num_classes, stem_dim=stem_dim, head_dim=head_dim)
+        check_rates(
+            drop_path_rate=drop_path_rate, dropout_rate=dropout_rate, head_dropout_rate=head_dropout_rate
+        )
+        check_positive(
+            mlp_ratio=mlp_ratio, expand_ratio=expand_ratio, conv_norm_eps=conv_norm_eps, norm_eps=norm_eps
+        )
         if len(embed_dims) != len(depths):
             raise ValueError(
                 f"embed_dims={tuple(embed_dims)} and depths={tuple(depths)} need one entry a stage each"
@@ -288,6 +296,7 @@ class MaxViT(MeanClassifier):
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         for name, sizes in (
             ("num_frames and image_size", (num_frames, height, width)),
+            ("depths", depths),
             ("temporal_stride", (temporal_stride,)),
             ("window", window),
             ("grid", grid),

@@ -19,7 +19,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vidformers.layers.caching import once_per_size
-from vidformers.layers.checks import check_stages, declared_size
+from vidformers.layers.checks import (
+    check_counts,
+    check_positive,
+    check_rates,
+    check_stages,
+    checked_triple,
+    declared_size,
+)
 from vidformers.layers.clip import as_clip
 from vidformers.layers.conv import Conv3d
 from vidformers.layers.drop_path import DropPath
@@ -304,12 +311,20 @@ class MSGTransformer(VideoClassifier):
         activation_checkpointing: bool = False,
     ):
         super().__init__()
+        check_counts(in_channels=in_channels, num_classes=num_classes)
+        check_rates(
+            drop_path_rate=drop_path_rate, dropout_rate=dropout_rate, head_dropout_rate=head_dropout_rate
+        )
+        check_positive(mlp_ratio=mlp_ratio, norm_eps=norm_eps)
         num_stages = len(depths)
         dims = [embed_dim * 2**i for i in range(num_stages)]
         check_stages(
             {"embed_dims": dims, "depths": depths, "num_heads": num_heads, "region_size": region_size}
         )
-        regions = [triple(region) for region in region_size]
+        regions = [checked_triple(f"region_size[{i}]", region) for i, region in enumerate(region_size)]
+        patch_kernel = checked_triple("patch_kernel", patch_kernel)
+        patch_stride = checked_triple("patch_stride", patch_stride)
+        merge_kernel = checked_triple("merge_kernel", merge_kernel)
         for i, (dim, region) in enumerate(zip(dims, regions, strict=True)):
             if shuffle_messengers and dim % math.prod(region):
                 raise ValueError(
@@ -325,7 +340,7 @@ class MSGTransformer(VideoClassifier):
         self.depths = tuple(depths)
         self.num_layers = sum(depths)
         self.activation_checkpointing = activation_checkpointing
-        self.window, self.region = triple(window_size), regions[0]
+        self.window, self.region = checked_triple("window_size", window_size), regions[0]
         # Every region starts with the same messengers.
         self.msg_tokens = nn.Parameter(torch.empty(1, math.prod(self.region), 1, embed_dim))
         self.patch_embed = MessengerEmbed(

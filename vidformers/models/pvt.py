@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vidformers.layers.checks import (
     check_counts,
+    check_positive,
     check_rates,
     check_stages,
     checked_triple,
@@ -104,6 +105,7 @@ class PVT(VideoClassifier):
             tubelet_size=tubelet_size,
             patch_size=patch_size,
         )
+        check_positive(norm_eps=norm_eps)
         check_rates(
             drop_path_rate=drop_path_rate, dropout_rate=dropout_rate, head_dropout_rate=head_dropout_rate
         )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vidformers.layers.checks import (
     check_counts,
+    check_positive,
     check_rates,
     check_stages,
     checked_triple,
@@ -145,6 +146,7 @@ class PVTv2(MeanClassifier):
             num_classes=num_classes,
             tubelet_size=tubelet_size,
         )
+        check_positive(norm_eps=norm_eps)
         check_rates(
             drop_path_rate=drop_path_rate, dropout_rate=dropout_rate, head_dropout_rate=head_dropout_rate
         )

@@ -21,7 +21,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vidformers.layers.checks import check_choice, check_counts, check_rates, checked_triple, height_and_width
+from vidformers.layers.checks import (
+    check_choice,
+    check_counts,
+    check_positive,
+    check_rates,
+    checked_triple,
+    height_and_width,
+)
 from vidformers.layers.clip import as_clip
 from vidformers.layers.drop_path import DropPath
 from vidformers.layers.head import ClassifierHead
@@ -246,6 +253,7 @@ class RevMViT(MViTBase):
             depth=depth,
             num_heads=num_heads,
         )
+        check_positive(mlp_ratio=mlp_ratio, norm_eps=norm_eps)
         check_rates(
             drop_path_rate=drop_path_rate, dropout_rate=dropout_rate, head_dropout_rate=head_dropout_rate
         )

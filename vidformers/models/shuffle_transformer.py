@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidformers.layers.checks import check_stages
+from vidformers.layers.checks import check_counts, check_positive, check_rates, check_stages
 from vidformers.layers.clip import as_clip
 from vidformers.layers.conv import Conv3d
 from vidformers.layers.drop_path import DropPath
@@ -169,6 +169,11 @@ class ShuffleTransformer(MeanClassifier):
         activation_checkpointing: bool = False,
     ):
         super().__init__()
+        check_counts(in_channels=in_channels, num_classes=num_classes, stem_dim=stem_dim)
+        check_rates(
+            drop_path_rate=drop_path_rate, dropout_rate=dropout_rate, head_dropout_rate=head_dropout_rate
+        )
+        check_positive(mlp_ratio=mlp_ratio)
         check_stages({"embed_dims": embed_dims, "depths": depths, "num_heads": num_heads})
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         for name, sizes in (

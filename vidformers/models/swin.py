@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vidformers.layers.checks import check_choice
+from vidformers.layers.checks import check_choice, check_counts, check_positive, check_rates
 from vidformers.layers.conv import Conv3d
 from vidformers.layers.drop_path import DropPath
 from vidformers.layers.group_attention import GroupAttention
@@ -241,6 +241,11 @@ class Swin(MeanClassifier):
         activation_checkpointing: bool = False,
     ):
         super().__init__()
+        check_counts(in_channels=in_channels, num_classes=num_classes, embed_dim=embed_dim)
+        check_rates(
+            drop_path_rate=drop_path_rate, dropout_rate=dropout_rate, head_dropout_rate=head_dropout_rate
+        )
+        check_positive(mlp_ratio=mlp_ratio, norm_eps=norm_eps)
         check_choice("pad_mask", pad_mask, tuple(PAD_MASKS))
         check_choice("padding_style", padding_style, PADDING_STYLES)
         check_choice("small_window_bias", small_window_bias, SMALL_WINDOW_BIASES)
@@ -256,9 +261,11 @@ class Swin(MeanClassifier):
             ("num_frames and image_size", clip_size),
             ("patch_size", self.patch_size),
             ("window", self.window),
+            ("depths", depths),
+            ("num_heads", num_heads),
         ):
             if min(sizes) < 1:
-                raise ValueError(f"{name} must be at least 1 along time, height and width, got {sizes}")
+                raise ValueError(f"{name} must be at least 1 everywhere, got {tuple(sizes)}")
         if padding_style == "timm" and pad_mask == "all":
             raise ValueError("padding_style='timm' shows padded height and width; use pad_mask='time'")
 

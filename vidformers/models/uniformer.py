@@ -14,7 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidformers.layers.checks import check_choice, check_counts, check_rates, checked_triple, height_and_width
+from vidformers.layers.checks import (
+    check_choice,
+    check_counts,
+    check_positive,
+    check_rates,
+    checked_triple,
+    height_and_width,
+)
 from vidformers.layers.conv import Conv3d
 from vidformers.layers.drop_path import DropPath
 from vidformers.layers.group_attention import GroupAttention
@@ -197,6 +204,7 @@ class UniFormer(MeanClassifier):
         check_counts(
             num_frames=num_frames, in_channels=in_channels, num_classes=num_classes, head_dim=head_dim
         )
+        check_positive(mlp_ratio=mlp_ratio, norm_eps=norm_eps)
         check_rates(
             drop_path_rate=drop_path_rate, dropout_rate=dropout_rate, head_dropout_rate=head_dropout_rate
         )

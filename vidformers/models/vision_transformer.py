@@ -21,6 +21,7 @@ from vidformers.layers.checks import (
     check_choice,
     check_counts,
     check_heads,
+    check_positive,
     check_rates,
     checked_triple,
     height_and_width,
@@ -271,6 +272,7 @@ class VisionTransformer(VideoClassifier):
             depth=depth,
             num_heads=num_heads,
         )
+        check_positive(mlp_ratio=mlp_ratio, norm_eps=norm_eps)
         check_rates(
             drop_path_rate=drop_path_rate, dropout_rate=dropout_rate, head_dropout_rate=head_dropout_rate
         )
