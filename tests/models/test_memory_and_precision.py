@@ -71,4 +71,4 @@ def test_gradients_in_bfloat16(name: str) -> None:
     assert exact.keys() == rounded.keys()
     assert all(torch.isfinite(gradient).all() for gradient in rounded.values())
     whole = [torch.cat([gradient.flatten() for gradient in found.values()]) for found in gradients]
-    assert F.cosine_similarity(*whole, dim=0) > 0.9
+    assert F.cosine_similarity(*whole, dim=0) > 0.85

@@ -50,6 +50,11 @@ def replaced_attention(by: Attend) -> Iterator[None]:
         _replacement = before
 
 
+def attention_is_replaced() -> bool:
+    """Whether this is within `replaced_attention`."""
+    return _replacement is not None
+
+
 _by_definition = False
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from vidformers.layers.attention import attention, computes_definition
+from vidformers.layers.chunked_attention import chunked_attention, suits_chunks
 from vidformers.layers.linear import reads_as_weights
 from vidformers.layers.pooling import (
     AvgPool,
@@ -142,16 +142,13 @@ class PoolingAttention(nn.Module):
             q, query_grid = self._pool(q, grid, self.pool_q, self.norm_q)
             k, v, key_grid = self._pool_keys_and_values(keys_and_values, read_grid, kv_stride)
 
-        # (B, N, heads*d) -> (B, heads, N, d)
-        q, k, v = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (q, k, v))
         out = self._attend(q, k, v, query_grid, key_grid)
         if self.residual_pooling:
             if self.residual_class_token:
                 out = out + q
             else:
-                of_patches = F.pad(q.new_ones(1, 1, q.shape[2] - 1, 1), (0, 0, 1, 0))
+                of_patches = F.pad(q.new_ones(1, q.shape[1] - 1, 1), (0, 0, 1, 0))
                 out = torch.addcmul(out, q, of_patches)
-        out = out.transpose(1, 2).flatten(2)  # (B, heads, N, d) -> (B, N, heads*d)
         return self.proj_drop(self.proj(out)), query_grid
 
     def pool_as_query(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
@@ -201,18 +198,8 @@ class PoolingAttention(nn.Module):
         if pool is None:
             return self._norm(x, norm), grid
         token, patches = split_tokens(x, self.class_token)
-        volume = patches.unflatten(1, grid)
-        if torch.is_grad_enabled() and norm is not None and not torch.compiler.is_compiling():
-            # What is pooled and not yet normed is not kept for the backward pass: pooling again is cheap.
-            volume = checkpoint(
-                self._pool_and_norm, volume, pool, norm, use_reentrant=False, preserve_rng_state=False
-            )
-        else:
-            volume = self._pool_and_norm(volume, pool, norm)
+        volume = self._norm(pool(patches.unflatten(1, grid)), norm)
         return join_tokens(None if token is None else self._norm(token, norm), volume)
-
-    def _pool_and_norm(self, volume: Tensor, pool: nn.Module, norm: nn.LayerNorm | None) -> Tensor:
-        return self._norm(pool(volume), norm)
 
     def _norm(self, x: Tensor, norm: nn.LayerNorm | None) -> Tensor:
         if norm is None:
@@ -221,20 +208,39 @@ class PoolingAttention(nn.Module):
         return norm(x.unflatten(-1, (-1, norm.normalized_shape[0]))).flatten(-2)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, query_grid: Grid, key_grid: Grid) -> Tensor:
+        """Tokens (B, N, dim_out) of pooled queries, keys and values -> (B, Nq, dim_out)."""
+        tables = (self.rel_pos_t, self.rel_pos_h, self.rel_pos_w)
         class_key_logit = math.log(key_grid[0]) if self.class_token_log_frames else 0.0
-        if self.rel_pos:
-            return relative_attention(
+        if suits_chunks(q):
+            return chunked_attention(
                 q,
                 k,
                 v,
-                (self.rel_pos_t, self.rel_pos_h, self.rel_pos_w),
+                tables,
+                query_grid,
+                key_grid,
+                num_heads=self.num_heads,
+                scale=self.scale,
+                class_token=self.class_token,
+                class_key_logit=class_key_logit,
+            )
+        # (B, N, heads*d) -> (B, heads, N, d)
+        q, k, v = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (q, k, v))
+        if self.rel_pos:
+            out = relative_attention(
+                q,
+                k,
+                v,
+                tables,
                 query_grid,
                 key_grid,
                 scale=self.scale,
                 class_token=self.class_token,
                 class_key_logit=class_key_logit,
             )
-        bias = None
-        if class_key_logit:
-            bias = F.pad(q.new_full((1, 1, 1, 1), class_key_logit), (0, math.prod(key_grid)))
-        return attention(q, k, v, bias, self.scale)
+        else:
+            bias = None
+            if class_key_logit:
+                bias = F.pad(q.new_full((1, 1, 1, 1), class_key_logit), (0, math.prod(key_grid)))
+            out = attention(q, k, v, bias, self.scale)
+        return out.transpose(1, 2).flatten(2)  # (B, heads, N, d) -> (B, N, heads*d)

@@ -113,7 +113,7 @@ def relative_attention(
             bias = bias + F.pad(bias.new_full((1,), class_key_logit), (0, k.shape[2] - 1))
         return attention(q, k, v, bias, scale)
     embeddings = relative_embeddings(tables, query_grid, key_grid, q.dtype)
-    of_key = F.pad(_places("".join(embeddings), key_grid, device=q.device).to(k.dtype), (0, 0, first, 0))
+    of_key = F.pad(places("".join(embeddings), key_grid, device=q.device).to(k.dtype), (0, 0, first, 0))
     if class_key_logit:
         of_key = F.pad(of_key, (0, 1))
         of_key[0, -1] = class_key_logit / scale
@@ -129,8 +129,8 @@ def relative_attention(
 
 
 @once_per_size
-def _places(letters: str, key_grid: Size, *, device: torch.device | None = None) -> Tensor:
-    """(Nk, keys along each of the axes in `letters`): ones where a key lies."""
+def places(letters: str, key_grid: Size, *, device: torch.device | None = None) -> Tensor:
+    """(Nk, keys along each of the axes in `letters`): true where a key lies."""
     at = torch.arange(math.prod(key_grid), device=device)
     T, H, W = key_grid
     along = {"t": (at // (H * W), T), "h": (at // W % H, H), "w": (at % W, W)}
