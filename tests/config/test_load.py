@@ -71,6 +71,12 @@ def test_overrides_may_be_values_and_the_last_counts(write):
     assert cfg.SOLVER.CLIP_GRAD_L2NORM == 1.0
 
 
+def test_a_tilde_is_the_home_folder(write, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    cfg = load_config(write("DATA:\n  PATH_TO_DATA_DIR: ~/k400\n"), ["OUTPUT_DIR", "~/run"])
+    assert (cfg.DATA.PATH_TO_DATA_DIR, cfg.OUTPUT_DIR) == ("/home/me/k400", "/home/me/run")
+
+
 def test_model_arguments(write):
     path = write("MODEL:\n  ARGS:\n    drop_path_rate: 0.3\n")
     cfg = load_config(path, ["MODEL.ARGS.depth", "12", "MODEL.ARGS.position_embedding", "none"])
@@ -186,6 +192,7 @@ class TestKeys:
 
     def test_pyslowfast_key_on_our_file(self, write):
         assert "MODEL.ARGS" in refusal(write(""), "MVIT.DEPTH", "12")
+        assert "torchrun" in refusal(write(""), "NUM_GPUS", "8")
 
 
 class TestValues:
@@ -201,6 +208,8 @@ class TestValues:
             ("SOLVER.BASE_LR", "-1", "more than 0"),
             ("SOLVER.BASE_LR", "1e999", "more than 0"),
             ("DATA.MEAN", "0.45", "a list"),
+            ("MODEL.FREEZE", "backbone", "a list such as ['backbone']"),
+            ("RNG_SEED", str(2**63), "below 2^63"),
             ("DATA.MEAN", "[0.45, 0.45]", "3 numbers"),
             ("DATA.MEAN", "[a, b, c]", "a list"),
             ("DATA.MEAN", "['a', 'b', 'c']", "a list of numbers"),
@@ -276,6 +285,7 @@ class TestKeysTogether:
             ("SOLVER.COSINE_END_LR 1", "SOLVER.BASE_LR"),
             ("SOLVER.LR_POLICY steps_with_relative_lrs", "SOLVER.STEPS"),
             ("SOLVER.LR_POLICY steps_with_relative_lrs SOLVER.STEPS [0,5] SOLVER.LRS [1]", "SOLVER.LRS"),
+            ("SOLVER.LR_POLICY steps_with_relative_lrs SOLVER.STEPS [0,5] SOLVER.LRS [1,-1]", "0 or more"),
             ("SOLVER.CLIP_GRAD_VAL 1 SOLVER.CLIP_GRAD_L2NORM 1", "SOLVER.CLIP_GRAD_L2NORM"),
             ("SOLVER.OPTIMIZING_METHOD sgd SOLVER.MOMENTUM 0", "SOLVER.NESTEROV"),
             ("SOLVER.LAYER_DECAY 0", "SOLVER.LAYER_DECAY"),

@@ -59,6 +59,10 @@ def test_random_resized_crop_falls_back_to_the_largest_centred_box() -> None:
         1000, 10, area_range=(0.9, 1.0), aspect_range=(0.8, 1.25), generator=np.random.default_rng(0)
     )
     assert tall == (494, 0, 12, 10)
+    line = random_resized_crop_box(
+        10, 100, area_range=(1.0, 1.0), aspect_range=(500.0, 500.0), generator=np.random.default_rng(0)
+    )
+    assert line == (4, 0, 1, 100)
 
 
 def test_random_crop_reaches_every_offset() -> None:

@@ -137,6 +137,10 @@ def test_the_loss_is_the_one_asked_for(make_cfg, loss):  # noqa: F811
     assert trainer.train_step(CLIPS, TARGETS)[0] == pytest.approx(wanted[loss].item(), rel=1e-5)
 
 
+def test_whole_numbers_as_decay_rates(make_cfg):  # noqa: F811
+    make_trainer(make_cfg("betas", "SOLVER.BETAS", "[0, 0]")).train_step(CLIPS, TARGETS)
+
+
 def test_micro_batches_give_the_same_gradient(make_cfg):  # noqa: F811
     found, calls = {}, []
     for parts in (1, 2, 3):  # 4 clips in 3 parts: 2, 1 and 1

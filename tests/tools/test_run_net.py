@@ -127,6 +127,20 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, tiny_dataset):
     assert "slow.pyth" in message
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["TEST.CHECKPOINT_FILE_PATH", "/nowhere.pyth"], "TEST.CHECKPOINT_FILE_PATH is /nowhere.pyth"),
+        (["TRAIN.SHARD", "True"], "torchrun --nproc_per_node=8"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_training(tmp_path, tiny_dataset, arguments, expected):
+    out = tmp_path / "out"
+    common = ("DATA.PATH_TO_DATA_DIR", str(tiny_dataset), "OUTPUT_DIR", str(out))
+    assert expected in error_of(*PUBLISHED, *TINY, *common, *arguments)
+    assert not (out / "log.jsonl").exists()
+
+
 def test_a_list_where_nothing_can_be_read_fails_after_writing_why(tmp_path):
     for name in ("a.mp4", "b.mp4"):
         (tmp_path / name).write_text("text")

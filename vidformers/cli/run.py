@@ -78,7 +78,7 @@ def run(chosen: argparse.Namespace) -> None:
     from vidformers.engine.output_folder import sole_use
     from vidformers.engine.pretrain import Pretrainer
     from vidformers.engine.run_report import report
-    from vidformers.engine.test import test
+    from vidformers.engine.test import check_test_weights, test
     from vidformers.engine.train import Trainer
 
     if not (cfg.TRAIN.ENABLE or cfg.TEST.ENABLE or cfg.ABLATION.ENABLE):
@@ -88,6 +88,8 @@ def run(chosen: argparse.Namespace) -> None:
         from vidformers.engine.ablate import ablate, check_ablated_videos, check_ablation
 
         check_ablation(cfg)
+    if cfg.TEST.ENABLE or cfg.ABLATION.ENABLE:
+        check_test_weights(cfg)
     # All lists are read before the first epoch: a missing test list must not cost a training run.
     training = [load_videos(cfg, "train"), load_videos(cfg, "val")] if cfg.TRAIN.ENABLE else []
     tested = [load_videos(cfg, "test")] if cfg.TEST.ENABLE or cfg.ABLATION.ENABLE else []

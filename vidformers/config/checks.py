@@ -110,6 +110,8 @@ def check_config(cfg: CfgNode, *, where: Callable[[str], str] = lambda key: "") 
             fail(key, f"wanted {' or '.join(str(length) for length in lengths)} numbers")
     if "://" in cfg.OUTPUT_DIR:  # appending and renaming, which object stores cannot do
         fail("OUTPUT_DIR", "wanted a folder; write there, and copy it to a store afterwards")
+    if cfg.RNG_SEED >= 2**63:
+        fail("RNG_SEED", "wanted a number below 2^63, which is what torch takes")
     _check_ablation(cfg, fail)
     _check_data(cfg, fail)
     _check_solver(cfg, fail)
@@ -233,6 +235,8 @@ def _check_solver(cfg: CfgNode, fail: Fail) -> None:
             fail("SOLVER.STEPS", "wanted rising epochs, the first one 0, such as [0, 20, 25]")
         if len(steps) != len(solver.LRS):
             fail("SOLVER.LRS", f"wanted one number for each of the {len(steps)} SOLVER.STEPS")
+        if not all(0 <= rate < math.inf for rate in solver.LRS):
+            fail("SOLVER.LRS", "wanted numbers of 0 or more, such as [1, 0.1, 0.01]")
     if not 0 < solver.LAYER_DECAY <= 1:
         fail("SOLVER.LAYER_DECAY", "wanted more than 0 and at most 1")
     if not all(0 <= beta < 1 for beta in solver.BETAS):

@@ -288,6 +288,12 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "DEVICE": ("auto", "cpu", "cuda"),
 }
 
+# Keys that name a file or folder: a leading ~ is the home folder, which shells put in but YAML does not.
+PATHS = (
+    "DATA.PATH_TO_DATA_DIR", "DATA.PATH_PREFIX", "DATA.INDEX_CACHE", "TRAIN.CHECKPOINT_FILE_PATH",
+    "TEST.CHECKPOINT_FILE_PATH", "ABLATION.COMPARE", "OUTPUT_DIR",
+)  # fmt: skip
+
 # Sections whose keys are not fixed here: they are checked against the model's signature.
 OPEN_SECTIONS = frozenset({"MODEL.ARGS"})
 

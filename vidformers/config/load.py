@@ -8,10 +8,10 @@ from typing import Any
 from fvcore.common.config import CfgNode
 
 from vidformers.config.checks import check_config
-from vidformers.config.defaults import OPEN_SECTIONS, get_defaults
+from vidformers.config.defaults import OPEN_SECTIONS, PATHS, get_defaults
 from vidformers.config.named import find_config
 from vidformers.config.pyslowfast import PYSLOWFAST_DEFAULTS, is_pyslowfast, knows_key, translate_pyslowfast
-from vidformers.config.values import Tree, has, leaves, merge_into, put, unknown_key
+from vidformers.config.values import Tree, get, has, leaves, merge_into, put, unknown_key
 from vidformers.config.yaml_file import YamlTree, read_yaml
 
 
@@ -46,6 +46,8 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
 
     resolved = get_defaults()
     merge_into(resolved, ours.values, config_keys, where=ours.where, open_sections=OPEN_SECTIONS)
+    for key in PATHS:
+        put(resolved, key, os.path.expanduser(get(resolved, key)))
     check_config(resolved, where=ours.where)
     resolved.freeze()
     return resolved

@@ -87,7 +87,10 @@ def _type_error(key: str, value: Any, default: Any, where: str) -> ValueError:
         type(value), f"a {type(value).__name__}"
     )
     example = f" (for example {default!r})" if default not in ("", None, []) else ""
-    return ValueError(f"{key} is {value!r}{where}, which is {got}; wanted {_WANTED[type(default)]}{example}.")
+    wanted = _WANTED[type(default)]
+    if default == [] and isinstance(value, str):
+        wanted = f"a list such as [{literal(value)!r}]"
+    return ValueError(f"{key} is {value!r}{where}, which is {got}; wanted {wanted}{example}.")
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -197,6 +200,11 @@ def nearest_key(key: str, schema: Mapping[str, Any]) -> str | None:
 
 def unknown_key(key: str, schema: Mapping[str, Any], where: str = "") -> str:
     """The error text for a key that `schema` lacks: with the nearest key, else what the section holds."""
+    if key in ("NUM_GPUS", "NUM_SHARDS", "SHARD_ID"):  # PySlowFast's, which starts its processes itself
+        return (
+            f"Unknown key {key}{where}; how many processes and machines there are is said to torchrun, as in "
+            "`torchrun --nproc_per_node=8 tools/run_net.py --cfg ...` (docs/distributed.md)."
+        )
     guess = nearest_key(key, schema)
     if guess:
         return f"Unknown key {key}{where}; did you mean {guess}?"

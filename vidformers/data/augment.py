@@ -99,8 +99,8 @@ def parse_rand_augment(policy: str, *, interpolation: str = "bicubic") -> RandAu
     if head != "rand" or values["inc"] != 1 or not in_range:
         raise ValueError(
             f"cannot read the augmentation policy {policy!r}; it must look like 'rand-m7-n4-mstd0.5-inc1' "
-            "(magnitude 0 to 10, number of operations, magnitude noise, the increasing set; also p, the "
-            "probability of each operation), or be '' for none"
+            "(magnitude 0 to 10, number of operations, magnitude noise, and inc1, the increasing set, which "
+            "cannot be left out; also p, the probability of each operation), or be '' for none"
         )
     return RandAugment(
         num_ops=int(values["n"]),

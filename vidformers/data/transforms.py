@@ -96,9 +96,9 @@ def random_resized_crop_box(
             return int(top), int(left), h, w
     w, h = width, height
     if width / height < aspect_range[0]:
-        h = round(w / aspect_range[0])
+        h = max(1, round(w / aspect_range[0]))
     elif width / height > aspect_range[1]:
-        w = round(h * aspect_range[1])
+        w = max(1, round(h * aspect_range[1]))
     return (height - h) // 2, (width - w) // 2, h, w
 
 

@@ -84,9 +84,12 @@ def _say_missing(videos: VideoList, limit: float) -> None:
     missing = missing_videos(videos.records)
     count, total = len(missing), len(videos.records)
     if missing and count == total:
+        hint = "Set DATA.PATH_PREFIX to the folder that the paths of the list start from."
+        if os.sep != "\\" and "\\" in missing[0].video_id:
+            hint += " The list has the backslashes of Windows, which part no folders here: write / for them."
         raise FileNotFoundError(
             f"None of the {total} videos of {videos.source} is there, the first of them being "
-            f"'{missing[0].path}'. Set DATA.PATH_PREFIX to the folder that the paths of the list start from."
+            f"'{missing[0].path}'. {hint}"
         )
     if count > limit * total:
         raise FileNotFoundError(

@@ -118,9 +118,14 @@ def replicated(model: nn.Module, device: torch.device) -> nn.Module:
 def shard_(model: nn.Module, device: torch.device) -> None:
     """Split parameters, gradients and optimizer state over the processes (FSDP2), block by block.
 
-    Raises ValueError for a reversible model: its backward runs parts of blocks by itself, where no hook of
-    FSDP2 would gather their parameters.
+    Raises ValueError without torchrun, and for a reversible model: its backward runs parts of blocks by
+    itself, where no hook of FSDP2 would gather their parameters.
     """
+    if "RANK" not in os.environ:
+        raise ValueError(
+            "TRAIN.SHARD is True, which splits the model over the processes of torchrun, but there is one "
+            "process alone; start it as `torchrun --nproc_per_node=8 tools/run_net.py ...`, or set it False."
+        )
     if isinstance(model, RevMViT):
         raise ValueError(
             f"TRAIN.SHARD cannot split {type(model).__name__}, whose backward pass is its own; set it False."

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from vidformers.checkpoints import load_weights
 from vidformers.data.datasets.clips import VideoViews
+from vidformers.data.paths import path_manager
 from vidformers.data.views import gather_views
 from vidformers.engine.build import VideoList, build_test_loader, load_videos, resolve_device
 from vidformers.engine.checkpoint import check_class_names, load_newest_checkpoint
@@ -181,6 +182,18 @@ def score_videos(
         ensemble_method="max" if ensemble_method == "max" else "sum",
     )
     return predictions, [failure for _, failure in failures]
+
+
+def check_test_weights(cfg: CfgNode) -> None:
+    """Raise FileNotFoundError for a TEST.CHECKPOINT_FILE_PATH that is not there, unless the run that comes
+    before the test may write it."""
+    path = cfg.TEST.CHECKPOINT_FILE_PATH
+    is_own = cfg.TRAIN.ENABLE and Path(cfg.OUTPUT_DIR).resolve() in Path(path).resolve().parents
+    if path and not is_own and "://" not in path and not path_manager().isfile(path):
+        raise FileNotFoundError(
+            f"TEST.CHECKPOINT_FILE_PATH is {path}, which is no file; give the path of a .pth, .pyth, .pt or "
+            ".safetensors file, or '' for the weights that are trained"
+        )
 
 
 def load_test_weights(cfg: CfgNode, model: nn.Module, class_names: Sequence[str] | None) -> str | None:

@@ -117,7 +117,7 @@ class Trainer:
             momentum=solver.MOMENTUM,
             dampening=solver.DAMPENING,
             nesterov=solver.NESTEROV,
-            betas=tuple(solver.BETAS),
+            betas=tuple(map(float, solver.BETAS)),  # torch takes no whole numbers
             fused=self.device.type == "cuda",
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=cfg.TRAIN.PRECISION == "fp16")

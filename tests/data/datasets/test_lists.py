@@ -30,7 +30,7 @@ def test_without_a_folder_the_error_says_what_it_must_hold(make_cfg, name: str) 
 
 def test_lists_with_a_mark_carriage_returns_quotes_and_spaces(make_cfg, put_videos, tmp_path: Path) -> None:
     put_videos(tmp_path / "my videos", "a b.mp4", "c, d.mp4", "e.mp4", 'say "hi".mp4', "line\u2028end.mp4")
-    rows = ['"a b.mp4",1', '"c, d.mp4",2', "e.mp4,3", '"say ""hi"".mp4",4', "line\u2028end.mp4,5"]
+    rows = ['"a b.mp4",1', '"c, d.mp4",2', "e.mp4,3", '"say ""hi"".mp4","4"', "line\u2028end.mp4,5"]
     (tmp_path / "train.csv").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(rows).encode() + b"\r\n")
     prefix = ("DATA.PATH_PREFIX", str(tmp_path / "my videos"), "DATA.PATH_LABEL_SEPARATOR", ",")
     videos = load_videos(make_cfg("kinetics", tmp_path, *prefix), "train")
@@ -49,6 +49,9 @@ def test_missing_videos_stay_on_the_list_and_are_counted(
         capsys.readouterr().out
     )
     with pytest.raises(FileNotFoundError, match=r"None of the 3 videos .*'here.mp4'\. Set DATA.PATH_PREFIX"):
+        load_videos(make_cfg("kinetics", tmp_path), "test")
+    (tmp_path / "test.csv").write_text("sub\\gone.mp4 1\n")
+    with pytest.raises(FileNotFoundError, match="backslashes of Windows"):
         load_videos(make_cfg("kinetics", tmp_path), "test")
 
 

@@ -59,7 +59,7 @@ def _parse_row(line: str, list_path: str, number: int, separator: str) -> tuple[
     if not last or not path:
         _complain(line, list_path, number, separator, "has no label")
     try:
-        label = int(last[0])
+        label = int(_strip_quotes(last[0]))
     except ValueError:
         what = (
             "looks like a header"

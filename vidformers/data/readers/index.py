@@ -295,7 +295,7 @@ def _units(data: bytes, length_bytes: int) -> Iterator[bytes]:
 
 
 def _begins_intra_refresh(packet: Packet, length_bytes: int) -> bool:
-    """Whether an H.264 packet is flagged as a key frame although whole pictures come only some frames after it,
+    """Whether an H.264 packet is flagged as a key frame although whole pictures come some frames after it,
     when every part of one has been refreshed (recovery point message, ISO/IEC 14496-10, D.2.8).
 
     FFmpeg's decoder holds frames back until then, but where its frame numbers go round it gives wrong ones.
