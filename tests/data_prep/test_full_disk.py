@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from data_prep import resize, shards
+from vidformers.data.motion import ensure_motion_dataset
+from vidformers.data.prepare.report import Report
 
 pytest.importorskip("webdataset")
 
@@ -46,3 +48,27 @@ def test_resized_copies(tiny_dataset: Path, tmp_path: Path, file_limit) -> None:
     file_limit(None)
     assert resize.resize_video(str(source), **arguments)["status"] == "ok"
     assert [path.name for path in target.iterdir()] == ["video_0.mp4"]
+
+
+def test_a_generated_dataset(tmp_path: Path, file_limit) -> None:
+    sizes = {"train": 1, "val": 1, "test": 1}
+    file_limit(2000)
+    with pytest.raises(OSError, match=r"File too large"):
+        ensure_motion_dataset(tmp_path, videos_per_class=sizes, progress=False)
+    assert not list(tmp_path.glob("*/complete.json")), "half a dataset has no name yet"
+    file_limit(None)
+    folder = ensure_motion_dataset(tmp_path, videos_per_class=sizes, progress=False)
+    assert len(list(folder.rglob("*.mp4"))) == 3 * len((folder / "train.csv").read_text().splitlines())
+
+
+def test_the_report_of_what_was_done(tmp_path: Path, file_limit) -> None:
+    report = Report(tmp_path / "report.csv", ["path", "reason"])
+    report.save()
+    for number in range(40):
+        report.append({"path": f"{number}.mp4", "reason": ""})
+    before = report.path.read_bytes()
+    report.rows["new.mp4"] = {"path": "new.mp4", "reason": ""}
+    file_limit(100)
+    with pytest.raises(OSError, match=r"File too large.*report.csv"):
+        report.save()
+    assert [path.name for path in tmp_path.iterdir()] == ["report.csv"] and report.path.read_bytes() == before

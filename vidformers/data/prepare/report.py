@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vidformers.data.prepare.isolated import WorkerFailure, run_isolated
+from vidformers.files import written_whole
 
 Row = dict[str, str]
 
@@ -57,12 +58,13 @@ class Report:
     def save(self) -> None:
         """Writes all rows anew, atomically."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(self.path.name + ".part")
-        with open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        with (
+            written_whole(self.path) as temporary,
+            open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+        ):
             writer = csv.DictWriter(file, self.columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(self.rows.values())
-        os.replace(temporary, self.path)
 
     def append(self, row: Row) -> None:
         self.rows[row["path"]] = row
