@@ -185,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=number, default=1, help="processes that read (%(default)s)")
     parser.add_argument("--clips", type=number, default=2000, help="clips of an epoch (%(default)s)")
     parser.add_argument("--epochs", type=number, default=6, help="of the long run (%(default)s)")
-    parser.add_argument("--draws", type=number, default=2000, help="mixtures of configs (%(default)s)")
+    parser.add_argument("--draws", type=number, default=1000, help="mixtures of configs (%(default)s)")
     parser.add_argument("--write", type=Path, help="document whose table is replaced")
     parser.add_argument("--figures", type=Path, help="JSON file; of one backend, measured in this process")
     chosen = parser.parse_args(arguments)
