@@ -151,6 +151,8 @@ def cells(
             if all(0 <= c < n for c, n in zip(cell, size, strict=True)):
                 column = (cell[0] * size[1] + cell[1]) * size[2] + cell[2]
                 matrix[row, column] = 1 if weight is None else weight[offset]
+    if weight is not None:  # every cell gives as much, at the border too
+        matrix = matrix / matrix.sum(dim=0).clamp(min=1e-6)
     return matrix / matrix.sum(dim=1, keepdim=True)
 
 

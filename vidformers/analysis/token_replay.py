@@ -146,10 +146,13 @@ class TokenReplay(TorchFunctionMode):
         """From the cells under the kernel: by `even_coverage` where it strides, else by the mean size of its
         weights."""
         kernel = weight.detach().abs().mean(dim=(0, 1))[None, None].to(x.dtype)
+        share: Tensor | float = 1.0
         if stride not in (1, (1, 1, 1)):
             kernel = even_coverage(kernel.shape[2:], _each(3, stride)).to(kernel)[None, None]
+            share = _shares(x, kernel, stride, padding, dilation)
         mixed = _mean(
-            x, lambda y: F.conv3d(y.mean(dim=1, keepdim=True), kernel, None, stride, padding, dilation)
+            x,
+            lambda y: F.conv3d(share * y.mean(dim=1, keepdim=True), kernel, None, stride, padding, dilation),
         )
         return mixed.expand(-1, weight.shape[0], -1, -1, -1)
 
@@ -166,10 +169,12 @@ class TokenReplay(TorchFunctionMode):
         """Evenly from the cells, whichever was the largest: over all places of the kernel."""
         dims = x.ndim - 2
         box = even_coverage(_each(dims, kernel_size), _each(dims, stride or kernel_size))
-        return self._pool(x, box, stride or kernel_size, padding, ceil_mode)
+        return self._pool(x, box, stride or kernel_size, padding, ceil_mode, evenly=True)
 
-    def _pool(self, x: Tensor, box: Tensor, stride: Any, padding: Any, ceil_mode: bool) -> Tensor:
-        """From the cells under the kernel by the weights of `box`."""
+    def _pool(
+        self, x: Tensor, box: Tensor, stride: Any, padding: Any, ceil_mode: bool, *, evenly: bool
+    ) -> Tensor:
+        """From the cells under the kernel by the weights of `box`; `evenly`: every cell gives as much."""
         dims, kernel = x.ndim - 2, box.shape
         stride, padding = _each(dims, stride), _each(dims, padding)
         # All of the padding by hand: that of `ceil_mode` too, and convolutions take small maps.
@@ -179,7 +184,11 @@ class TokenReplay(TorchFunctionMode):
             missing = -spare % s if ceil_mode else 0
             pads = [p, p + missing, *pads]
         convolve, weights = F.conv3d if dims == 3 else F.conv2d, box[None, None].to(x)
-        mixed = _mean(x, lambda y: convolve(F.pad(y.mean(dim=1, keepdim=True), pads), weights, None, stride))
+        padded = F.pad(x.detach()[:1, :1], pads)
+        share = _shares(padded, weights, stride, 0, 1) if evenly else 1.0
+        mixed = _mean(
+            x, lambda y: convolve(share * F.pad(y.mean(dim=1, keepdim=True), pads), weights, None, stride)
+        )
         return mixed.expand(-1, x.shape[1], *[-1] * dims)
 
     def _max_pool2d(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -195,7 +204,7 @@ class TokenReplay(TorchFunctionMode):
         *_: Any,
     ) -> Tensor:  # fmt: skip
         box = torch.ones(_each(x.ndim - 2, kernel_size))
-        return self._pool(x, box, stride or kernel_size, padding, ceil_mode)
+        return self._pool(x, box, stride or kernel_size, padding, ceil_mode, evenly=False)
 
     def _adaptive_avg_pool3d(self, x: Tensor, output_size: Any) -> Tensor:
         return _mean(x, lambda y: F.adaptive_avg_pool3d(y, output_size))
@@ -267,6 +276,17 @@ def even_coverage(kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
     for side in sides:
         weights = weights[..., None] * torch.tensor(side)
     return weights
+
+
+def _shares(x: Tensor, kernel: Tensor, stride: Any, padding: Any, dilation: Any) -> Tensor:
+    """What the cells of x (B, C, ...) are to be multiplied by, so that each gives 1 to all places of the
+    kernel together; those at the border too, which fewer places reach."""
+    convolve = F.conv3d if x.ndim == 5 else F.conv2d
+    cells = torch.zeros_like(x[:1, :1]).detach().requires_grad_()
+    with torch.enable_grad():
+        total = convolve(cells, kernel, None, stride, padding, dilation).sum()
+    (reached,) = torch.autograd.grad(total, cells)
+    return torch.where(reached > 0, 1 / reached.clamp(min=1e-6), 0.0)
 
 
 def _each(dims: int, value: Any) -> tuple[int, ...]:

@@ -286,9 +286,10 @@ def stems(paths: Sequence[str]) -> list[str]:
 def timeline_text(timeline: Timeline) -> str:
     """The stretches of a timeline, for a terminal."""
     segments = timeline.segments()
+    count = len(timeline.probabilities)
+    windows = f"{count} windows" if count > 1 else "1 window"
     lines = [
-        f"{timeline.path}   {_clock(timeline.duration_seconds)}, {len(timeline.probabilities)} windows of "
-        f"{timeline.window_seconds:.2f} s"
+        f"{timeline.path}   {_clock(timeline.duration_seconds)}, {windows} of {timeline.window_seconds:.2f} s"
     ]
     if timeline.damage:
         lines.append(f"  damaged: {timeline.damage}")
