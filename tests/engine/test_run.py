@@ -11,6 +11,7 @@ import torch
 from vidformers.config import load_config
 from vidformers.engine import build
 from vidformers.engine import test as test_module
+from vidformers.engine.ablate import ablate, check_ablation
 from vidformers.engine.build import load_videos
 from vidformers.engine.test import test as run_test
 from vidformers.engine.train import Trainer
@@ -340,3 +341,15 @@ def test_views_of_the_micro_batches_keep_their_places(make_cfg, monkeypatch):
     with np.load(Path(single.OUTPUT_DIR) / "predictions.npz") as saved:
         assert np.allclose(saved["view_scores"], packed, atol=1e-6)
     assert len(np.unique(packed[..., 0].round(6))) > 24  # the rows do differ
+
+
+def test_short_clips_are_ablated_by_the_default_perturbations_that_mean_something(make_cfg, capsys):
+    cfg = make_cfg(
+        "ablated", "ABLATION.ENABLE", "True", "ABLATION.NUM_RESAMPLES", "100", "TRAIN.ENABLE", "False"
+    )
+    check_ablation(cfg)
+    names = [row["name"] for row in ablate(cfg)["perturbations"]]
+    assert "block_shuffle[2]" in names and "block_shuffle[4]" not in names and len(names) == 10
+    assert "block_shuffle[4], one of the default perturbations, is left out" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="block_shuffle"):
+        check_ablation(make_cfg("named", "ABLATION.PERTURBATIONS", "['block_shuffle[4]']"))

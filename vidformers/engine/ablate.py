@@ -13,6 +13,7 @@ from vidformers.analysis.perturbations import donors, parse_perturbation, parse_
 from vidformers.analysis.statistics import import_analysis
 from vidformers.analysis.temporal import example_clips, temporal_dependence, temporal_patch_stride
 from vidformers.analysis.temporal_summary import compare_ablations, summarize_ablation
+from vidformers.config.defaults import get_defaults
 from vidformers.engine.build import VideoList, build_test_dataset, load_videos, num_workers, resolve_device
 from vidformers.engine.distributed import is_main_process
 from vidformers.engine.logs import FailedVideos, JsonlLog, say, write_json, write_text_atomically
@@ -36,7 +37,7 @@ def check_ablation(cfg: CfgNode) -> None:
             cfg.MODEL.NAME, **{**model_kwargs(cfg), "num_classes": cfg.MODEL.NUM_CLASSES or 1}
         )
     tubelet = _tubelet(cfg, model)
-    parse_perturbations(cfg.ABLATION.PERTURBATIONS, num_frames=cfg.DATA.NUM_FRAMES, tubelet=tubelet)
+    parse_perturbations(_names(cfg, tubelet), num_frames=cfg.DATA.NUM_FRAMES, tubelet=tubelet)
     _compared_table(cfg)
 
 
@@ -84,7 +85,7 @@ def ablate(cfg: CfgNode, videos: VideoList | None = None) -> dict[str, object]:
     model.to(device)
     compared = _compared_table(cfg)
     tubelet = _tubelet(cfg, model)
-    names = list(cfg.ABLATION.PERTURBATIONS)
+    names = _names(cfg, tubelet)
     dataset = build_test_dataset(
         cfg, videos, num_views=cfg.TEST.NUM_ENSEMBLE_VIEWS, num_crops=cfg.TEST.NUM_SPATIAL_CROPS
     )
@@ -176,6 +177,24 @@ def ablate(cfg: CfgNode, videos: VideoList | None = None) -> dict[str, object]:
         f"{output / 'temporal_ablation.json'}, {output / 'report.html'}, {output / 'summary.md'}"
     )
     return summary
+
+
+def _names(cfg: CfgNode, tubelet: int) -> list[str]:
+    """The perturbations asked for; of the default ones those that mean something for clips so short."""
+    names = list(cfg.ABLATION.PERTURBATIONS)
+    if names != get_defaults().ABLATION.PERTURBATIONS:
+        return names
+    kept = []
+    for name in names:
+        try:
+            parse_perturbation(name).check(num_frames=cfg.DATA.NUM_FRAMES, tubelet=tubelet)
+            kept.append(name)
+        except ValueError:
+            say(
+                f"{name}, one of the default perturbations, is left out: a clip has {cfg.DATA.NUM_FRAMES} "
+                "frames."
+            )
+    return kept
 
 
 def _tubelet(cfg: CfgNode, model: nn.Module) -> int:
