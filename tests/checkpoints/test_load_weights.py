@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -613,3 +614,37 @@ def test_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     safetensors.save_file(original.state_dict(), path)
     load_weights(model, path)
     torch.testing.assert_close(model.state_dict(), original.state_dict(), rtol=0, atol=0)
+
+
+def test_timms_mvit_v2() -> None:
+    """Against live timm (1.0.31) the logits differ by 2e-6; here its names are written from PySlowFast's."""
+    case = load_case("slowfast/mvit_v2_image")
+    state, stage, block = {}, 0, -1
+    for name, tensor in case["state_dict"].items():
+        if name.endswith(".norm1.weight"):
+            number = name.split(".")[1]
+            widens = f"blocks.{number}.proj.weight" in case["state_dict"]
+            stage, block = (stage + 1, 0) if widens else (stage, block + 1)
+        if name.startswith("blocks."):
+            name = name.replace(f"blocks.{number}.", f"stages.{stage}.blocks.{block}.")
+            name = re.sub(r"(blocks\.\d+)\.proj\.", r"\1.shortcut_proj_attn.", name)
+        state[name.replace("head.projection.", "head.fc.")] = (
+            tensor.squeeze(2) if tensor.ndim == 5 else tensor
+        )
+    assert stage > 0 and "stages.1.blocks.0.shortcut_proj_attn.weight" in state
+    model = build(case)
+    info = load_weights(randomised(model), state)
+    assert info.source == "timm" and not info.resized
+    with torch.no_grad():
+        torch.testing.assert_close(model(case["input"]), case["logits"], atol=1e-5, rtol=0)
+
+
+def test_timms_hiera() -> None:
+    case = load_case("hiera/hiera_image")
+    renamed = {"norm": "head.norm", "head.projection": "head.fc"}
+    parts = ((name.rpartition("."), tensor) for name, tensor in case["state_dict"].items())
+    state = {f"{renamed.get(layer, layer)}{dot}{kind}": tensor for (layer, dot, kind), tensor in parts}
+    model = build(case)
+    assert load_weights(randomised(model), state).source == "timm"
+    with torch.no_grad():
+        torch.testing.assert_close(model(case["input"]), case["logits"], atol=1e-5, rtol=0)

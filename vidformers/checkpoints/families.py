@@ -12,6 +12,7 @@ from vidformers.checkpoints import (
     shuffle_transformer,
     slowfast,
     swin,
+    timm_mvit,
     torchvision,
     twins,
     uniformer,
@@ -23,9 +24,18 @@ from vidformers.checkpoints.inflate import inflate
 
 FAMILIES: dict[str, Family] = {
     "CPVT": Family((cpvt.SOURCE,), inflate),
-    "Hiera": Family((hiera.SOURCE,), adapt),
+    "Hiera": Family((hiera.TIMM, hiera.SOURCE), adapt),
     "GGTransformer": Family((), inflate),  # no weights were ever published
-    "MViT": Family((torchvision.SOURCE, pytorchvideo.SOURCE, slowfast.PRETRAINING, slowfast.SOURCE), adapt),
+    "MViT": Family(
+        (
+            torchvision.SOURCE,
+            pytorchvideo.SOURCE,
+            timm_mvit.SOURCE,
+            slowfast.PRETRAINING,
+            slowfast.SOURCE,
+        ),
+        adapt,
+    ),
     "MaxViT": Family((maxvit.SOURCE,), inflate),
     "PVT": Family((pvt.SOURCE,), pvt.adapt),
     "PVTv2": Family(pvt_v2.SOURCES, inflate),

@@ -1,4 +1,4 @@
-"""Hiera's official weights; they are fitted as MViT's are, see `adapt.py`."""
+"""Hiera's weights, official and timm's; they are fitted as MViT's are, see `adapt.py`."""
 
 import re
 from collections.abc import Iterable
@@ -34,4 +34,18 @@ def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return converted
 
 
+def matches_timm(names: Iterable[str]) -> bool:
+    """Whether these are timm's names, which are the official ones but for the head."""
+    names = set(names)
+    return "head.fc.weight" in names and matches(names)
+
+
+def convert_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """timm's state dict -> ours: its last norm is in its head."""
+    renamed = {"head.norm": "norm", "head.fc": "head.projection"}
+    parts = ((name.rpartition("."), tensor) for name, tensor in state.items())
+    return {f"{renamed.get(layer, layer)}{dot}{kind}": tensor for (layer, dot, kind), tensor in parts}
+
+
+TIMM = Source("timm", matches_timm, convert_timm)
 SOURCE = Source("hiera", matches, convert)
