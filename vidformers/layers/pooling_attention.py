@@ -211,7 +211,8 @@ class PoolingAttention(nn.Module):
         """Tokens (B, N, dim_out) of pooled queries, keys and values -> (B, Nq, dim_out)."""
         tables = (self.rel_pos_t, self.rel_pos_h, self.rel_pos_w)
         class_key_logit = math.log(key_grid[0]) if self.class_token_log_frames else 0.0
-        if suits_chunks(q):
+        # Without relative position the fused kernel has nothing to copy, and is faster.
+        if self.rel_pos and suits_chunks(q):
             return chunked_attention(
                 q,
                 k,
