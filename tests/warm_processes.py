@@ -13,13 +13,14 @@ import json
 import os
 import runpy
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from torch.distributed import TCPStore
 
 ROOT = Path(__file__).parents[1]
 RUN_NET = ROOT / "tools" / "run_net.py"
@@ -44,9 +45,14 @@ def run_script(
     restarts; what they print lies together, and the exit code is 1 if one of them has failed, as torchrun's.
     environment: what differs from that of the tests. Raises subprocess.TimeoutExpired after `timeout` s.
     """
-    environments = [
-        {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {}), **one} for one in _torchrun(processes)
-    ]
+    common = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
+    environments = [common]
+    if processes > 1:
+        # As torchrun does: it has the store, so that nobody can take the port before the processes do.
+        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        common |= {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
+        common |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
+        environments = [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "stdout"), Path(folder, "stderr")
         request = [str(script), arguments, environments, str(cwd), str(out), str(err), timeout]
@@ -59,16 +65,6 @@ def run_script(
         raise subprocess.TimeoutExpired([str(script), *arguments], timeout, *printed)
     code = codes[0] if processes == 1 else int(any(codes))
     return subprocess.CompletedProcess([str(script), *arguments], code, *printed)
-
-
-def _torchrun(processes: int) -> list[dict[str, str]]:
-    if processes == 1:
-        return [{}]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    return [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
 
 
 @functools.cache

@@ -47,6 +47,13 @@ def make_cfg(tmp_path: Path, tiny_dataset: Path):
     return make
 
 
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take most of the time of a run this small."""
+    for name in ("write_ablation_figure", "write_run_report"):
+        monkeypatch.setattr(f"vidformers.engine.ablate.{name}", lambda *_, **__: None)
+
+
 def json_of(cfg) -> bytes:
     return (Path(cfg.OUTPUT_DIR) / "temporal_ablation.json").read_bytes()
 
@@ -72,7 +79,7 @@ def test_what_a_run_writes(make_cfg, capsys):
     assert [row.name for row in table.perturbed] == [row["name"] for row in summary["perturbations"]]
 
 
-def test_batch_size_and_processes_do_not_change_a_byte(make_cfg, tmp_path):
+def test_batch_size_and_processes_do_not_change_a_byte(make_cfg, tmp_path, no_figures):
     cfg = make_cfg("one")
     ablate(cfg)
     for batch_size in ("1", "16"):
@@ -114,7 +121,7 @@ def test_a_meaningless_ablation_is_refused_before_anything_runs(make_cfg, overri
         check_ablation(make_cfg("refused", *overrides))
 
 
-def test_unreadable_videos_are_listed(make_cfg, tiny_dataset, tmp_path):
+def test_unreadable_videos_are_listed(make_cfg, tiny_dataset, tmp_path, no_figures):
     folder = tmp_path / "with_bad"
     folder.mkdir()
     rows = (tiny_dataset / "test.csv").read_text()
@@ -126,7 +133,7 @@ def test_unreadable_videos_are_listed(make_cfg, tiny_dataset, tmp_path):
     assert "text.mp4" in (Path(cfg.OUTPUT_DIR) / "failed_videos.csv").read_text()
 
 
-def test_videos_that_cannot_be_ablated_are_refused_before_anything_runs(make_cfg):
+def test_videos_that_cannot_be_ablated_are_refused_before_anything_runs(make_cfg, no_figures):
     cfg = make_cfg("first")
     several = VideoList([Record("a", NO_LABEL, "a", (0, 1))], None, "actions.csv")
     with pytest.raises(ValueError, match=r"videos of actions\.csv have several labels each.*TEST\.DATASET"):

@@ -19,20 +19,12 @@ from vidformers.models import create_model
 
 # No dropout and no mixing, whose random numbers are each process's own; batch normalisation would differ too.
 CONFIG = """
-MODEL: {{NAME: mvit_tiny, NUM_CLASSES: 2, ARGS: {{embed_dim: 8}}}}
-DATA:
-  PATH_TO_DATA_DIR: {data}
-  NUM_FRAMES: 4
-  TRAIN_CROP_SIZE: 32
-  TEST_CROP_SIZE: 32
-  TRAIN_JITTER_SCALES: [36, 40]
+_BASE_: {base}
+DATA: {{PATH_TO_DATA_DIR: {data}}}
 TRAIN: {{BATCH_SIZE: 4, EVAL_PERIOD: 5}}
 TEST: {{NUM_ENSEMBLE_VIEWS: 2, BATCH_SIZE: 3}}
 # Adam would blow up the rounding of parameters whose gradient is zero (biases of keys).
 SOLVER: {{OPTIMIZING_METHOD: sgd, MAX_EPOCH: 5, BASE_LR: 1e-1, EMA_DECAY: 0.5, CLIP_GRAD_L2NORM: 1.0}}
-DATA_LOADER: {{NUM_WORKERS: 0}}
-LOG_PERIOD: 1
-DEVICE: cpu
 OUTPUT_DIR: {output}
 """
 
@@ -52,7 +44,9 @@ def torchrun(script: Path, *arguments: str, processes: int) -> subprocess.Comple
 def write_config(folder: Path, data: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "run.yaml"
-    path.write_text(CONFIG.format(data=data, output=folder / "out"))
+    path.write_text(
+        CONFIG.format(base=Path(__file__).with_name("tiny.yaml"), data=data, output=folder / "out")
+    )
     return path
 
 

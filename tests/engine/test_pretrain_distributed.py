@@ -8,25 +8,17 @@ import simplejson
 from tests.warm_processes import RUN_NET, run_script
 
 MODELS = {
-    "vit": "{NAME: vit_tiny, NUM_CLASSES: 2, ARGS: {embed_dim: 24, depth: 2, class_token: False}}",
-    "mvit": "{NAME: mvit_tiny, NUM_CLASSES: 2, ARGS: {embed_dim: 8, depth: 2, dim_mul: [], head_mul: [], "
-    "pool_q_stride: [[1, 1, 2, 2]]}}",
+    "vit": "{NAME: vit_tiny, ARGS: {embed_dim: 24, depth: 2, class_token: False}}",
+    "mvit": "{ARGS: {depth: 2, dim_mul: [], head_mul: [], pool_q_stride: [[1, 1, 2, 2]]}}",
 }
 CONFIG = """
+_BASE_: {base}
 MODEL: {model}
 PRETRAIN: {{ENABLE: True, MASK_RATIO: 0.5, DECODER_DIM: 16, DECODER_DEPTH: 1, DECODER_HEADS: 2}}
-DATA:
-  PATH_TO_DATA_DIR: {data}
-  NUM_FRAMES: 4
-  TRAIN_CROP_SIZE: 32
-  TEST_CROP_SIZE: 32
-  TRAIN_JITTER_SCALES: [36, 40]
+DATA: {{PATH_TO_DATA_DIR: {data}}}
 TRAIN: {{BATCH_SIZE: 4, EVAL_PERIOD: 1}}
 TEST: {{ENABLE: False, BATCH_SIZE: 3}}
 SOLVER: {{OPTIMIZING_METHOD: sgd, MAX_EPOCH: 2, BASE_LR: 1e-1, EMA_DECAY: 0.5, CLIP_GRAD_L2NORM: 1.0}}
-DATA_LOADER: {{NUM_WORKERS: 0}}
-LOG_PERIOD: 1
-DEVICE: cpu
 OUTPUT_DIR: {output}
 """
 
@@ -34,7 +26,8 @@ OUTPUT_DIR: {output}
 def run(folder: Path, data: Path, model: str, processes: int, *overrides: str) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "run.yaml"
-    config.write_text(CONFIG.format(model=MODELS[model], data=data, output=folder / "out"))
+    base = Path(__file__).with_name("tiny.yaml")
+    config.write_text(CONFIG.format(base=base, model=MODELS[model], data=data, output=folder / "out"))
     result = run_script(RUN_NET, "--cfg", str(config), *overrides, processes=processes)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout

@@ -11,25 +11,15 @@ import torch
 from tests.warm_processes import RUN_NET, run_script
 
 CONFIG = """
-MODEL:
-  NAME: mvit_tiny
-  NUM_CLASSES: 2
-  LOSS_FUNC: soft_cross_entropy
-  ARGS: {{embed_dim: 8, drop_path_rate: 0.2}}
-DATA:
-  PATH_TO_DATA_DIR: {data}
-  NUM_FRAMES: 4
-  TRAIN_CROP_SIZE: 32
-  TEST_CROP_SIZE: 32
-  TRAIN_JITTER_SCALES: [36, 40]
+_BASE_: {base}
+MODEL: {{LOSS_FUNC: soft_cross_entropy, ARGS: {{drop_path_rate: 0.2}}}}
+DATA: {{PATH_TO_DATA_DIR: {data}}}
 TRAIN: {{BATCH_SIZE: 2, EVAL_PERIOD: 2, CHECKPOINT_STEPS: 1, KEEP_CHECKPOINTS: 3}}
 TEST: {{ENABLE: false, BATCH_SIZE: 2}}
 AUG: {{ENABLE: true}}
 MIXUP: {{ENABLE: true}}
 SOLVER: {{MAX_EPOCH: 3, BASE_LR: 1e-3, EMA_DECAY: 0.9, CLIP_GRAD_L2NORM: 1.0}}
 DATA_LOADER: {{NUM_WORKERS: 1}}
-LOG_PERIOD: 1
-DEVICE: cpu
 OUTPUT_DIR: {output}
 """
 # Signals the process where it is told: after a step, half way through a file, at a video of a validation.
@@ -83,7 +73,9 @@ def start(
 def make_config(folder: Path, data: Path) -> Path:
     folder.mkdir()
     path = folder / "run.yaml"
-    path.write_text(CONFIG.format(data=data, output=folder / "out"))
+    path.write_text(
+        CONFIG.format(base=Path(__file__).with_name("tiny.yaml"), data=data, output=folder / "out")
+    )
     return path
 
 
