@@ -81,15 +81,6 @@ class Browser:
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
-    def press(self, key: str) -> None:
-        text = {"Enter": "\r", " ": " "}.get(key, "")
-        codes = {"Enter": 13, " ": 32, "Tab": 9}
-        for kind in ("keyDown", "keyUp"):
-            self.call(
-                "Input.dispatchKeyEvent", type=kind, key=key, text=text if kind == "keyDown" else "",
-                windowsVirtualKeyCode=codes[key],
-            )  # fmt: skip
-
     def troubles(self) -> list[dict[str, Any]]:
         """Errors, warnings and exceptions of the page, and requests of anything but itself and its data."""
         found = []

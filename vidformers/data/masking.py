@@ -8,7 +8,6 @@ from torch import Tensor
 
 from vidformers.layers.sizes import Grid, triple
 
-MASKINGS = ("tube", "random", "cube")
 _EACH = (1, 1, 1)
 
 
