@@ -70,6 +70,15 @@ def test_nothing_is_decoded_of_a_video_with_an_absurd_header(
     assert "DATA.MAX_FRAME_PIXELS" in error.detail
 
 
+@pytest.mark.parametrize("backend", ["pyav", "decord"])
+def test_frames_that_are_small_until_they_are_scaled_are_refused(tmp_path: Path, backend: str) -> None:
+    """65535 x 1 pixels, of which a clip of short side 64 would take 800 MB a frame."""
+    if backend == "decord":
+        pytest.importorskip("decord")
+    error = refusal(claiming(tmp_path / "thread.mov", 65535, 1, codec="qtrle"), backend=backend)
+    assert error.reason == "frames too large" and "65535x1, whose longer side" in error.detail
+
+
 def test_a_stream_that_says_more_than_its_container_is_not_decoded(tmp_path: Path) -> None:
     path = claiming(tmp_path / "modest.mov", 16, 16, codec="mpeg4")
     assert refusal(path, max_frame_pixels=3000).reason == "frames too large"

@@ -20,6 +20,8 @@ __all__ = [
 FrameIndices = Sequence[int] | np.ndarray | torch.Tensor
 # Larger frames are refused unless the caller allows them: 8192 x 4320 (8K) fits, 108 MB as RGB.
 MAX_FRAME_PIXELS = 36_000_000
+# Of the longer side to the shorter. Clips are scaled by the shorter: a frame of 65535 x 1 is small until then.
+MAX_ASPECT = 256
 # A function of uint8 (n, H, W, 3) frames, each for itself, such as a resize to (n, h, w, 3): convert(frames,
 # out) writes into `out` and returns it where that is not None.
 Conversion = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
@@ -140,6 +142,14 @@ def check_frame_size(height: int, width: int, max_pixels: int, *, path: str, bac
             f"its frames are said to be {width}x{height}, {height * width:,} pixels, and {max_pixels:,} are "
             "allowed; if they are, make a smaller copy or raise DATA.MAX_FRAME_PIXELS (open_video's "
             "max_frame_pixels)",
+            backend,
+        )
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise VideoReadError(
+            path,
+            "frames too large",
+            f"its frames are said to be {width}x{height}, whose longer side is more than {MAX_ASPECT} times "
+            "the shorter: scaled to the short side of a clip they would fill the memory",
             backend,
         )
 
