@@ -20,7 +20,7 @@ __all__ = [
 FrameIndices = Sequence[int] | np.ndarray | torch.Tensor
 # Larger frames are refused unless the caller allows them: 8192 x 4320 (8K) fits, 108 MB as RGB.
 MAX_FRAME_PIXELS = 36_000_000
-# Of the longer side to the shorter. Clips are scaled by the shorter: a frame of 65535 x 1 is small until then.
+# Longer side to shorter. Clips are scaled by the shorter: a frame of 65535 x 1 is small until then.
 MAX_ASPECT = 256
 # A function of uint8 (n, H, W, 3) frames, each for itself, such as a resize to (n, h, w, 3): convert(frames,
 # out) writes into `out` and returns it where that is not None.
