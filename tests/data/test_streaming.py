@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.data.video_files import READABLE, write_video
-from vidformers.data.readers import VideoReadError, open_video
+from vidformers.data.readers import VideoReadError, decoding, open_video
 from vidformers.data.readers.streaming import CHUNK, stream_frames
 
 
@@ -114,3 +114,13 @@ def test_frames_that_do_not_decode_are_left_out_if_somebody_wants_to_know() -> N
     assert found == [(i, i) for i in range(40) if i != 21] and told == [(21, 22)]
     with pytest.raises(VideoReadError):
         list(stream_frames(video, range(40), lambda frames: frames))  # type: ignore[arg-type]
+
+
+def test_packets_of_a_long_video_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A packet counts as the object that it is, however little is in it."""
+    path = write_video(tmp_path / "a.mp4", num_frames=60)
+    with open_video(path) as video:
+        assert len(video._decoder._kept) >= 60  # type: ignore[attr-defined]
+    monkeypatch.setattr(decoding, "KEPT_BYTES", path.stat().st_size + 30 * 640)
+    with open_video(path) as video:
+        assert video._decoder._kept == [] and video.num_frames == 60  # type: ignore[attr-defined]
