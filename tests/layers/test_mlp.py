@@ -15,7 +15,10 @@ def usual(layer: Mlp, x: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("approximate", ["none", "tanh"])
 @pytest.mark.parametrize("shape", [(3, 7, 6), (2, 2, 5, 4, 6), (0, 6)])
-def test_gradients_are_those_of_gelu_and_linear(approximate: str, shape: tuple[int, ...]) -> None:
+def test_gradients_are_those_of_gelu_and_linear(
+    approximate: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlp, "ROWS_AT_A_TIME", 4)
     layer = Mlp(6, 24, 5).double()
     layer.act = nn.GELU(approximate)
     x = torch.randn(shape, dtype=torch.float64, requires_grad=True)

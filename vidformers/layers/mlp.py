@@ -1,5 +1,6 @@
 """The two-layer perceptron of a transformer block."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -38,7 +39,11 @@ class Mlp(nn.Module):
         return torch.cat(chunks).view(*x.shape[:-1], -1)
 
     def _two_layers(self, x: Tensor) -> Tensor:
-        return gelu_linear(self.fc1(x), self.fc2.weight, self.fc2.bias, self.act.approximate)
+        hidden, approximate = self.fc1(x), self.act.approximate
+        if torch.is_grad_enabled():
+            return gelu_linear(hidden, self.fc2.weight, self.fc2.bias, approximate)
+        # In place: the first touch of fresh memory costs more than GELU.
+        return self.fc2(torch.ops.aten.gelu_(hidden, approximate=approximate))
 
 
 def gelu_linear(hidden: Tensor, weight: Tensor, bias: Tensor | None, approximate: str = "none") -> Tensor:
@@ -56,7 +61,10 @@ class _GeluLinear(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, approximate: str) -> Tensor:
         ctx.save_for_backward(hidden, weight)
         ctx.approximate = approximate
-        return F.linear(F.gelu(hidden, approximate=approximate), weight, bias)
+        out = hidden.new_empty(*hidden.shape[:-1], weight.shape[0])
+        for rows, part in zip(_parts(out), _parts(hidden), strict=True):
+            torch.mm(F.gelu(part, approximate=approximate), weight.T, out=rows)
+        return out if bias is None else out.add_(bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -64,7 +72,9 @@ class _GeluLinear(torch.autograd.Function):
         of_output = gradients[0].flatten(0, -2)
         of_hidden = of_weight = of_bias = None
         if ctx.needs_input_grad[1]:
-            of_weight = of_output.T @ F.gelu(hidden, approximate=ctx.approximate).flatten(0, -2)
+            of_weight = torch.zeros_like(weight)
+            for rows, part in zip(_parts(of_output), _parts(hidden), strict=True):
+                of_weight.addmm_(rows.T, F.gelu(part, approximate=ctx.approximate))
         if ctx.needs_input_grad[2]:
             of_bias = of_output.sum(dim=0)
         if ctx.needs_input_grad[0]:
@@ -74,3 +84,9 @@ class _GeluLinear(torch.autograd.Function):
                 of_hidden, hidden, approximate=ctx.approximate, grad_input=of_hidden
             )
         return of_hidden, of_weight, of_bias, None
+
+
+def _parts(x: Tensor) -> Sequence[Tensor]:
+    """(..., width) -> views (rows, width); on a CPU of so few rows that what comes of them stays in cache."""
+    rows = x.flatten(0, -2)
+    return rows.split(ROWS_AT_A_TIME) if x.device.type == "cpu" else [rows]
