@@ -76,7 +76,11 @@ def test_decomposed_bias_equals_its_definition(axes: str) -> None:
     ("query_grid", "key_grid"), [((3, 5, 4), (2, 3, 5)), ((2, 4, 4), (2, 4, 4)), ((1, 3, 3), (3, 1, 2))]
 )
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
-def test_folded_relative_position_equals_the_bias(class_token, axes, query_grid, key_grid, dtype, tolerance):
+def test_folded_relative_position_equals_the_bias(
+    class_token, axes, query_grid, key_grid, dtype, tolerance, monkeypatch
+):
+    monkeypatch.setattr(chunked, "LOGITS_AT_A_TIME", 100)
+    monkeypatch.setattr(chunked, "FEWEST_QUERIES", 4)
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape):
@@ -95,75 +99,28 @@ def test_folded_relative_position_equals_the_bias(class_token, axes, query_grid,
     if class_token:
         bias = bias + F.pad(bias.new_full((1,), logit), (0, num_keys - 1))
     expected = attention_eager(q, k, v, bias, scale)
-    out = relative_attention(
-        q, k, v, tables, query_grid, key_grid, scale=scale, class_token=class_token, class_key_logit=logit
-    )
-    torch.testing.assert_close(out, expected, atol=tolerance, rtol=tolerance)
+    settings = {"scale": scale, "class_token": class_token, "class_key_logit": logit}
+
+    def folded():
+        return relative_attention(q, k, v, tables, query_grid, key_grid, **settings)
+
+    def in_chunks():
+        tokens = (x.transpose(1, 2).flatten(2) for x in (q, k, v))
+        out = chunked.chunked_attention(*tokens, tables, query_grid, key_grid, num_heads=3, **settings)
+        return out.unflatten(-1, (3, d)).transpose(1, 2)
+
     with by_definition():
-        defined = relative_attention(
-            q, k, v, tables, query_grid, key_grid, scale=scale, class_token=class_token, class_key_logit=logit
-        )
-    torch.testing.assert_close(defined, expected, atol=tolerance, rtol=tolerance)
-    weight = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(dtype)
+        torch.testing.assert_close(folded(), expected, atol=tolerance, rtol=tolerance)
+    weight = torch.randn(expected.shape, generator=generator, dtype=torch.float64).to(dtype)
     leaves = [q, k, v, *(table for table in tables if table is not None)]
-    for ours, theirs in zip(
-        torch.autograd.grad((out * weight).sum(), leaves),
-        torch.autograd.grad((expected * weight).sum(), leaves),
-        strict=True,
-    ):
-        torch.testing.assert_close(ours, theirs, atol=20 * tolerance, rtol=20 * tolerance)
-
-
-@pytest.mark.parametrize("class_token", [True, False])
-@pytest.mark.parametrize("axes", ["thw", "tw", "h", ""])
-@pytest.mark.parametrize(
-    ("query_grid", "key_grid"), [((3, 5, 4), (2, 3, 5)), ((2, 4, 4), (2, 4, 4)), ((1, 3, 3), (3, 1, 2))]
-)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
-def test_queries_in_chunks_equal_all_at_once(
-    class_token, axes, query_grid, key_grid, dtype, tolerance, monkeypatch
-):
-    monkeypatch.setattr(chunked, "LOGITS_AT_A_TIME", 100)
-    monkeypatch.setattr(chunked, "FEWEST_QUERIES", 4)
-    generator = torch.Generator().manual_seed(0)
-
-    def random(*shape):
-        return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
-
-    first, num_heads, d = int(class_token), 3, 6
-    num_queries, num_keys = first + math.prod(query_grid), first + math.prod(key_grid)
-    q, k, v = (random(2, n, num_heads * d) for n in (num_queries, num_keys, num_keys))
-    tables = [
-        random(2 * max(a, b) - 1, d) if axis in axes else None
-        for axis, a, b in zip("thw", query_grid, key_grid, strict=True)
-    ]
-    logit = 0.7 if class_token else 0.0
-    heads_first = [x.unflatten(-1, (num_heads, d)).transpose(1, 2) for x in (q, k, v)]
-    bias = q.new_zeros(1, num_keys)
-    if axes:
-        patches = heads_first[0][:, :, first:]
-        bias = F.pad(decomposed_bias(patches, tables, query_grid, key_grid), (first, 0, first, 0))
-    bias = bias + F.pad(bias.new_full((1,), logit), (0, num_keys - 1))
-    expected = attention_eager(*heads_first, bias, 0.3).transpose(1, 2).flatten(2)
-
-    def run():
-        return chunked.chunked_attention(
-            q, k, v, tables, query_grid, key_grid,
-            num_heads=num_heads, scale=0.3, class_token=class_token, class_key_logit=logit,
-        )  # fmt: skip
-
-    with torch.no_grad():
-        torch.testing.assert_close(run(), expected, atol=tolerance, rtol=tolerance)
-    out = run()
-    torch.testing.assert_close(out, expected, atol=tolerance, rtol=tolerance)
-    weight = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(dtype)
-    leaves = [q, k, v, *(table for table in tables if table is not None)]
-    for ours, theirs in zip(
-        torch.autograd.grad((out * weight).sum(), leaves),
-        torch.autograd.grad((expected * weight).sum(), leaves),
-        strict=True,
-    ):
-        torch.testing.assert_close(ours, theirs, atol=20 * tolerance, rtol=20 * tolerance)
+    gradients = torch.autograd.grad((expected * weight).sum(), leaves)
+    for compute in (folded, in_chunks):
+        with torch.no_grad():
+            torch.testing.assert_close(compute(), expected, atol=tolerance, rtol=tolerance)
+        out = compute()
+        torch.testing.assert_close(out, expected, atol=tolerance, rtol=tolerance)
+        for ours, theirs in zip(torch.autograd.grad((out * weight).sum(), leaves), gradients, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=20 * tolerance, rtol=20 * tolerance)
 
 
 def test_chunks_step_aside() -> None:

@@ -1,6 +1,7 @@
 """The temporal-dependence ablation of a config: what accuracy is left when frames are out of order."""
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,12 @@ def ablate(cfg: CfgNode, videos: VideoList | None = None) -> dict[str, object]:
             f"Ablating {cfg.MODEL.NAME} on {len(videos.records)} videos of {videos.source}: "
             f"{', '.join(names)}; {cfg.ABLATION.NUM_DRAWS} draws, {device.type}, {cfg.TEST.PRECISION}."
         )
+        for name in cfg.ABLATION.PERTURBATIONS:
+            if name not in names:
+                say(
+                    f"{name}, one of the default perturbations, is left out: a clip has "
+                    f"{cfg.DATA.NUM_FRAMES} frames."
+                )
     started = time.perf_counter()
     with autocast(device, cfg.TEST.PRECISION):
         table = temporal_dependence(
@@ -186,14 +193,9 @@ def _names(cfg: CfgNode, tubelet: int) -> list[str]:
         return names
     kept = []
     for name in names:
-        try:
+        with suppress(ValueError):
             parse_perturbation(name).check(num_frames=cfg.DATA.NUM_FRAMES, tubelet=tubelet)
             kept.append(name)
-        except ValueError:
-            say(
-                f"{name}, one of the default perturbations, is left out: a clip has {cfg.DATA.NUM_FRAMES} "
-                "frames."
-            )
     return kept
 
 

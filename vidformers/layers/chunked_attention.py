@@ -48,20 +48,18 @@ def chunked_attention(
     class_token: bool,
     class_key_logit: float = 0.0,
 ) -> Tensor:
-    """softmax(q k^T * scale + bias) v of each head; the bias as in `relative_attention`, none without tables.
+    """`relative_attention` of tokens: softmax(q k^T * scale + bias) v of each head.
 
     q (B, [1 +] Nq, heads*d), k and v (B, [1 +] Nk, heads*d) -> (B, [1 +] Nq, heads*d)
     """
     embeddings = relative_embeddings(tables, query_grid, key_grid, q.dtype)
     letters = "".join(embeddings)
-    of_keys = k.new_zeros(k.shape[1], 0)
-    if letters:
-        of_keys = F.pad(places(letters, key_grid, device=k.device).to(k.dtype), (0, 0, int(class_token), 0))
+    of_keys = F.pad(places(letters, key_grid, device=k.device).to(k.dtype), (0, 0, int(class_token), 0))
     if class_key_logit:
         of_keys = F.pad(of_keys, (0, 1))
         of_keys[0, -1] = class_key_logit / scale
-    if of_keys.shape[1]:  # matrix products of widths that vectors do not divide are slower
-        of_keys = F.pad(of_keys, (0, -(q.shape[-1] // num_heads + of_keys.shape[1]) % 16))
+    # Matrix products of widths that vectors do not divide are slower.
+    of_keys = F.pad(of_keys, (0, -(q.shape[-1] // num_heads + of_keys.shape[1]) % 16))
     extension = _Extension(letters, query_grid, of_keys, bool(class_key_logit))
     # Attention will multiply all that is added by `scale`.
     scaled = [embedding / scale for embedding in embeddings.values()]
@@ -147,10 +145,8 @@ def _attend(
 def _widened(
     queries: Tensor, keys: Tensor, extension: _Extension, embeddings: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """(B, Nq, heads, d + e) and (B, Nk, heads, d + e); as they are if there is no extension."""
+    """(B, Nq, heads, d + e) and (B, Nk, heads, d + e)"""
     of_keys = extension.of_keys
-    if not of_keys.shape[1]:
-        return queries, keys
     wide_keys = torch.cat([keys, of_keys[:, None].expand(*keys.shape[:3], -1)], dim=-1)
     wide_queries = F.pad(queries, (0, of_keys.shape[1]))
     for b in range(len(queries)):
