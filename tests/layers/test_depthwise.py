@@ -121,10 +121,14 @@ def test_tokens_that_no_key_reads_are_not_projected(
         norm_eps=1e-6,
     ).double()
     x = torch.randn(3, class_token + 2 * 9 * 8, 8, dtype=torch.float64)
-    read, grid, stride = attention._read_by_keys(x, (2, 9, 8))
-    assert grid == (2, 7, 5)  # rows 0 1, 3 4 5, 7 8; columns 0 1, 4 5 6
-    assert read.shape[1] == class_token + 2 * 7 * 5
-    k, v, key_grid = attention._pool_keys_and_values(attention._project(x, read)[1], grid, stride)
+    num_read = []
+
+    def keys_and_values_of(read: Tensor) -> Tensor:
+        num_read.append(read.shape[1])
+        return attention._linears(x)[1](read)
+
+    k, v, key_grid = attention._keys_and_values(x, (2, 9, 8), keys_and_values_of)
+    assert num_read == [class_token + 2 * 7 * 5]  # rows 0 1, 3 4 5, 7 8; columns 0 1, 4 5 6
     if separate_qkv:
         keys, values = attention.k(x), attention.v(x)
     else:

@@ -46,8 +46,8 @@ def test_without_gradients_rows_go_through_in_chunks(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(mlp, "ROWS_AT_A_TIME", 4)
     layer, x = Mlp(6, 24, 5), torch.randn(2, 7, 6)
     rows: list[int] = []
-    two_layers = layer._two_layers
-    monkeypatch.setattr(layer, "_two_layers", lambda part: rows.append(len(part)) or two_layers(part))
+    hidden = layer._hidden
+    monkeypatch.setattr(layer, "_hidden", lambda part: rows.append(len(part)) or hidden(part))
     with torch.no_grad():
         out = layer(x)
     assert rows == [4, 4, 4, 2]

@@ -8,8 +8,10 @@ import torch.nn.functional as F
 
 from tests.golden_json import load_json
 from tests.models.test_models import tiny
+from vidformers.layers import mlp
 from vidformers.layers.attention import by_definition
 from vidformers.models import MViT, create_model
+from vidformers.models.mvit import MultiscaleBlock
 
 V2 = {
     "dim_mul_in_attention": True,
@@ -336,7 +338,10 @@ def test_a_forward_for_inference_does_not_spoil_training() -> None:
         {**V2, "dim_mul": ((4, 2.0),), "head_mul": ((4, 2.0),), "dim_mul_in_attention": False},
     ],
 )
-def test_the_fast_path_gives_what_the_definition_gives(arguments: dict[str, Any]) -> None:
+def test_the_fast_path_gives_what_the_definition_gives(
+    arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With and without gradients; without, in parts of few tokens, and the last block's class token alone."""
     model = mvit(**arguments).eval().double()
     for parameter in model.parameters():  # norms and tables that do something
         torch.nn.init.normal_(parameter, std=0.3)
@@ -344,8 +349,47 @@ def test_the_fast_path_gives_what_the_definition_gives(arguments: dict[str, Any]
     with by_definition():
         expected = model(x)
     torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-12)
+    monkeypatch.setattr(mlp, "ROWS_AT_A_TIME", 5)
+    computed = rows_computed(model, monkeypatch)
     with torch.no_grad():
         torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-12)
+    assert computed[-1] == 2  # class tokens of two clips
+    assert len(computed) == 1 or max(computed[:-1]) == 5
+
+
+def rows_computed(model: MViT, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many tokens the MLPs of the blocks will be given at a time, without a hook that would be seen."""
+    rows: list[int] = []
+
+    def record(block: MultiscaleBlock, x: torch.Tensor, **out: torch.Tensor) -> torch.Tensor:
+        rows.append(x.shape[:-1].numel())
+        return of_rows(block, x, **out)
+
+    of_rows = MultiscaleBlock._of_rows
+    monkeypatch.setattr(MultiscaleBlock, "_of_rows", record)
+    return rows
+
+
+@pytest.mark.parametrize("watched", ["norm", "blocks.3", "blocks.3.attn.proj", "blocks.3.norm2", "every"])
+def test_who_watches_the_last_block_sees_all_tokens(watched: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, seen = mvit(**V2).eval(), []
+    monkeypatch.setattr(mlp, "ROWS_AT_A_TIME", 5)
+    with torch.no_grad():
+        expected = model(clip())
+        if watched == "every":
+            hook = torch.nn.modules.module.register_module_forward_hook(
+                lambda module, _, output: seen.append(output) if module is model.norm else None
+            )
+        else:
+            hook = model.get_submodule(watched).register_forward_hook(
+                lambda _, inputs, output: seen.append(output[0] if watched == "blocks.3" else output)
+            )
+        computed = rows_computed(model, monkeypatch)
+        torch.testing.assert_close(model(clip()), expected)
+        hook.remove()
+    num_tokens = 1 + 2 * 2 * 2
+    assert [output.shape[:2] for output in seen] == [(2, num_tokens)]
+    assert 2 not in computed[-2:]
 
 
 def test_who_watches_a_projection_sees_all_of_it_once() -> None:

@@ -50,11 +50,6 @@ def replaced_attention(by: Attend) -> Iterator[None]:
         _replacement = before
 
 
-def attention_is_replaced() -> bool:
-    """Whether this is within `replaced_attention`."""
-    return _replacement is not None
-
-
 _by_definition = False
 
 
@@ -73,3 +68,11 @@ def by_definition() -> Iterator[None]:
 def computes_definition() -> bool:
     """Whether this is within `by_definition`."""
     return _by_definition
+
+
+def runs_unseen() -> bool:
+    """Whether results are all that matters: nobody compiles or traces what is computed, counts it by its
+    definition or replaces the attention. Then it may be done in another way, or in part."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    return not _by_definition and _replacement is None

@@ -6,6 +6,7 @@ of some queries at a time never leave the processor's cache. `attention` and `re
 every other device and precision, are what this must agree with (tests/layers).
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from vidformers.layers.attention import attention_is_replaced, computes_definition
+from vidformers.layers.attention import runs_unseen
 from vidformers.layers.autocasting import autocasts
 from vidformers.layers.rel_pos import Size, Tables, places, relative_embeddings
 
-LOGITS_AT_A_TIME = 1 << 19
+LOGITS_AT_A_TIME = 1 << 20
 FEWEST_QUERIES = 64
 
 
@@ -28,10 +29,7 @@ def suits_chunks(q: Tensor) -> bool:
         q.device.type == "cpu"
         and q.dtype in (torch.float32, torch.float64)
         and not autocasts(q)
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
-        and not computes_definition()
-        and not attention_is_replaced()
+        and runs_unseen()
     )
 
 
@@ -58,8 +56,8 @@ def chunked_attention(
     if class_key_logit:
         of_keys = F.pad(of_keys, (0, 1))
         of_keys[0, -1] = class_key_logit / scale
-    # Matrix products of widths that vectors do not divide are slower.
-    of_keys = F.pad(of_keys, (0, -(q.shape[-1] // num_heads + of_keys.shape[1]) % 16))
+    # Matrix products of rows that begin anywhere are slower.
+    of_keys = F.pad(of_keys, (0, -(q.shape[-1] // num_heads + of_keys.shape[1]) % 4))
     extension = _Extension(letters, query_grid, of_keys, bool(class_key_logit))
     # Attention will multiply all that is added by `scale`.
     scaled = [embedding / scale for embedding in embeddings.values()]
@@ -131,14 +129,15 @@ def _attend(
     out = q.new_empty(q.shape)
     result = out.unflatten(-1, (num_heads, -1))
     num_rows = _rows_at_a_time(queries, keys)
-    buffers = q.new_empty(2, num_rows, keys.shape[1])
+    buffer = q.new_empty(num_rows, keys.shape[1])
     for b, head in _each_head(queries):
-        for rows in _chunks(queries.shape[1], num_rows):
-            part = queries[b, rows, head]
-            logits, probabilities = buffers[:, : len(part)]
-            torch.addmm(logits, part, keys[b, :, head].T, beta=0, alpha=scale, out=logits)
-            torch.softmax(logits, dim=-1, out=probabilities)
-            torch.mm(probabilities, values[b, :, head], out=result[b, rows, head])
+        keys_of_head, values_of_head = keys[b, :, head].T, values[b, :, head]
+        parts = (x[b, :, head].split(num_rows) for x in (queries, result))
+        for part, rows in zip(*parts, strict=True):
+            logits = buffer[: len(part)]
+            torch.addmm(logits, part, keys_of_head, beta=0, alpha=scale, out=logits)
+            probabilities = torch.softmax(logits, dim=-1, out=logits)
+            torch.mm(probabilities, values_of_head, out=rows)
     return out
 
 
@@ -148,16 +147,22 @@ def _widened(
     """(B, Nq, heads, d + e) and (B, Nk, heads, d + e)"""
     of_keys = extension.of_keys
     wide_keys = torch.cat([keys, of_keys[:, None].expand(*keys.shape[:3], -1)], dim=-1)
-    wide_queries = F.pad(queries, (0, of_keys.shape[1]))
+    dim = queries.shape[-1]
+    wide_queries = queries.new_empty(*queries.shape[:3], dim + of_keys.shape[1])
+    wide_queries[..., :dim] = queries
+    # A class token has no terms.
+    wide_queries[:, : queries.shape[1] - math.prod(extension.query_grid), :, dim:] = 0
     for b in range(len(queries)):
-        column = queries.shape[-1]
+        column = dim
         for letter, embedding in zip(extension.letters, embeddings, strict=True):
             along = _Along(letter, extension.query_grid, queries.shape[2])
-            terms = torch.bmm(along.view(queries[b]), along.repeated(embedding).transpose(1, 2))
-            along.view(wide_queries[b, ..., column : column + embedding.shape[1]]).copy_(terms)
+            terms = along.view(wide_queries[b, ..., column : column + embedding.shape[1]])
+            torch.bmm(along.view(queries[b]), along.repeated(embedding).transpose(1, 2), out=terms)
             column += embedding.shape[1]
         if extension.counts_class:
             wide_queries[b, ..., column] = 1
+            column += 1
+        wide_queries[b, ..., column:] = 0
     return wide_queries, wide_keys
 
 
@@ -173,7 +178,7 @@ def _through_terms(
         for letter, embedding, of_embedding in zip(extension.letters, embeddings, of_embeddings, strict=True):
             along = _Along(letter, extension.query_grid, queries.shape[2])
             of_terms = along.view(of_wide[b, ..., column : column + embedding.shape[1]])
-            along.view(of_queries[b]).add_(torch.bmm(of_terms, along.repeated(embedding)))
+            along.view(of_queries[b]).baddbmm_(of_terms, along.repeated(embedding))
             of_embedding += along.summed(torch.bmm(of_terms.transpose(1, 2), along.view(queries[b])))
             column += embedding.shape[1]
     return of_queries, *of_embeddings

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vidformers.layers.attention import runs_unseen
 from vidformers.layers.autocasting import autocasts
-from vidformers.layers.linear import reads_as_weights
+from vidformers.layers.linear import is_watched, reads_as_weights
 
 ROWS_AT_A_TIME = 2048  # their hidden activations, four times the width, stay in the processor's cache
 
@@ -30,20 +31,36 @@ class Mlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         drops = self.training and self.drop.p > 0
         usual = reads_as_weights(self.fc1) and reads_as_weights(self.fc2) and type(self.act) is nn.GELU
-        if drops or not usual or self.act._forward_hooks or torch.compiler.is_compiling():
+        if drops or not usual or is_watched(self.act) or torch.compiler.is_compiling():
             return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
-        num_rows = x.numel() // x.shape[-1]
-        if torch.is_grad_enabled() or x.device.type != "cpu" or num_rows <= ROWS_AT_A_TIME:
-            return self._two_layers(x)
-        chunks = [self._two_layers(rows) for rows in x.flatten(0, -2).split(ROWS_AT_A_TIME)]
-        return torch.cat(chunks).view(*x.shape[:-1], -1)
-
-    def _two_layers(self, x: Tensor) -> Tensor:
-        hidden, approximate = self.fc1(x), self.act.approximate
         if torch.is_grad_enabled():
-            return gelu_linear(hidden, self.fc2.weight, self.fc2.bias, approximate)
+            return gelu_linear(self.fc1(x), self.fc2.weight, self.fc2.bias, self.act.approximate)
+        if not suits_rows(x):
+            return self.fc2(self._hidden(x))
+        out = x.new_empty(*x.shape[:-1], self.fc2.out_features)
+        for rows, part in zip(rows_at_a_time(out), rows_at_a_time(x), strict=True):
+            if self.fc2.bias is None:
+                torch.mm(self._hidden(part), self.fc2.weight.T, out=rows)
+            else:
+                torch.addmm(self.fc2.bias, self._hidden(part), self.fc2.weight.T, out=rows)
+        return out
+
+    def _hidden(self, x: Tensor) -> Tensor:
         # In place: the first touch of fresh memory costs more than GELU.
-        return self.fc2(torch.ops.aten.gelu_(hidden, approximate=approximate))
+        return torch.ops.aten.gelu_(self.fc1(x), approximate=self.act.approximate)
+
+
+def suits_rows(x: Tensor) -> bool:
+    """Whether x (..., width) is better worked on some rows at a time, and may be: without gradients."""
+    if torch.is_grad_enabled() or x.device.type != "cpu" or autocasts(x) or not runs_unseen():
+        return False
+    return x.numel() > x.shape[-1] * ROWS_AT_A_TIME
+
+
+def rows_at_a_time(x: Tensor) -> Sequence[Tensor]:
+    """(..., width) -> views (rows, width); on a CPU of so few rows that what comes of them stays in cache."""
+    rows = x.flatten(0, -2)
+    return rows.split(ROWS_AT_A_TIME) if x.device.type == "cpu" else [rows]
 
 
 def gelu_linear(hidden: Tensor, weight: Tensor, bias: Tensor | None, approximate: str = "none") -> Tensor:
@@ -62,7 +79,7 @@ class _GeluLinear(torch.autograd.Function):
         ctx.save_for_backward(hidden, weight)
         ctx.approximate = approximate
         out = hidden.new_empty(*hidden.shape[:-1], weight.shape[0])
-        for rows, part in zip(_parts(out), _parts(hidden), strict=True):
+        for rows, part in zip(rows_at_a_time(out), rows_at_a_time(hidden), strict=True):
             torch.mm(F.gelu(part, approximate=approximate), weight.T, out=rows)
         return out if bias is None else out.add_(bias)
 
@@ -73,7 +90,7 @@ class _GeluLinear(torch.autograd.Function):
         of_hidden = of_weight = of_bias = None
         if ctx.needs_input_grad[1]:
             of_weight = torch.zeros_like(weight)
-            for rows, part in zip(_parts(of_output), _parts(hidden), strict=True):
+            for rows, part in zip(rows_at_a_time(of_output), rows_at_a_time(hidden), strict=True):
                 of_weight.addmm_(rows.T, F.gelu(part, approximate=ctx.approximate))
         if ctx.needs_input_grad[2]:
             of_bias = of_output.sum(dim=0)
@@ -84,9 +101,3 @@ class _GeluLinear(torch.autograd.Function):
                 of_hidden, hidden, approximate=ctx.approximate, grad_input=of_hidden
             )
         return of_hidden, of_weight, of_bias, None
-
-
-def _parts(x: Tensor) -> Sequence[Tensor]:
-    """(..., width) -> views (rows, width); on a CPU of so few rows that what comes of them stays in cache."""
-    rows = x.flatten(0, -2)
-    return rows.split(ROWS_AT_A_TIME) if x.device.type == "cpu" else [rows]

@@ -44,7 +44,7 @@ class ConvPool(nn.Conv3d):
 
     def weight_of_heads(self, channels: int) -> Tensor:
         """(channels, 1, kt, kh, kw): heads are the slow part of the channel axis."""
-        return self.weight.repeat(channels // self.in_channels, 1, 1, 1, 1)
+        return torch.cat([self.weight] * (channels // self.in_channels))
 
 
 class MaxPool(nn.Module):

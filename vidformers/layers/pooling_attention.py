@@ -1,13 +1,13 @@
 """Multi-head pooling attention (Fan et al. 2021, section 3.1; Li et al. 2022, section 4.1)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidformers.layers.attention import attention, computes_definition
+from vidformers.layers.attention import attention, computes_definition, runs_unseen
 from vidformers.layers.chunked_attention import chunked_attention, suits_chunks
 from vidformers.layers.linear import reads_as_weights
 from vidformers.layers.pooling import (
@@ -26,6 +26,7 @@ from vidformers.layers.pooling import (
 from vidformers.layers.rel_pos import relative_attention
 from vidformers.layers.sizes import Grid, triple
 
+Project = Callable[[Tensor], Tensor]
 POOL_MODES = ("conv", "conv_unshared", "avg", "max")
 
 
@@ -137,60 +138,90 @@ class PoolingAttention(nn.Module):
             v, _ = self._pool(x, grid, self.pool_v, self.norm_v)
             q, k, v = self.q(q), self.k(k), self.v(v)
         else:
-            read, read_grid, kv_stride = self._read_by_keys(x, grid)
-            q, keys_and_values = self._project(x, read)
-            q, query_grid = self._pool(q, grid, self.pool_q, self.norm_q)
-            k, v, key_grid = self._pool_keys_and_values(keys_and_values, read_grid, kv_stride)
+            queries_of, keys_and_values_of = self._linears(x)
+            k, v, key_grid = self._keys_and_values(x, grid, keys_and_values_of)
+            q, query_grid = self._pool(queries_of(x), grid, self.pool_q, self.norm_q)
 
         out = self._attend(q, k, v, query_grid, key_grid)
         if self.residual_pooling:
             if self.residual_class_token:
                 out = out + q
+            elif not torch.is_grad_enabled() and runs_unseen():
+                out[:, 1:] += q[:, 1:]
             else:
                 of_patches = F.pad(q.new_ones(1, q.shape[1] - 1, 1), (0, 0, 1, 0))
                 out = torch.addcmul(out, q, of_patches)
         return self.proj_drop(self.proj(out)), query_grid
 
+    def of_class_token(self, x: Tensor, grid: Grid) -> Tensor:
+        """What `forward` gives for the class token: (B, 1, dim_out). It is not pooled and has no relative
+        position; all other queries are left out."""
+        if self.pool_first:
+            q = self.q(self._norm(x[:, :1], self.norm_q))
+            k, key_grid = self._pool(x, grid, self.pool_k, self.norm_k)
+            v, _ = self._pool(x, grid, self.pool_v, self.norm_v)
+            k, v = self.k(k), self.v(v)
+        else:
+            queries_of, keys_and_values_of = self._linears(x)
+            k, v, key_grid = self._keys_and_values(x, grid, keys_and_values_of)
+            q = self._norm(queries_of(x[:, :1]), self.norm_q)
+        out = self._attend_plainly(self._by_heads(q), self._by_heads(k), self._by_heads(v), key_grid)
+        if self.residual_pooling and self.residual_class_token:
+            out = out + q
+        return self.proj_drop(self.proj(out))
+
     def pool_as_query(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
         """Tokens of the query's width, pooled and normed as it is: for a skip connection (Rev-MViT)."""
         return self._pool(x, grid, self.pool_q, self.norm_q)
 
-    def _read_by_keys(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid, Grid | None]:
-        """The tokens that the pools of keys and values read, their grid and the stride over it; the rest is
-        never projected."""
-        in_one_call = self.fused_qkv and not reads_as_weights(self.qkv)
-        if self.kv_kernel is None or self.kv_stride is None or in_one_call or computes_definition():
-            return x, grid, self.kv_stride
-        read_grid = grid_read(grid, self.kv_kernel, self.kv_stride)
-        if read_grid == grid:
-            return x, grid, self.kv_stride
-        index = index_read(grid, self.kv_kernel, self.kv_stride, self.class_token, device=x.device)
-        return x[:, index], read_grid, stride_over_read(self.kv_kernel, self.kv_stride)
-
-    def _project(self, x: Tensor, read: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries of all tokens, (B, N, dim_out); keys and values of those read, (B, N', 2*dim_out)."""
+    def _linears(self, x: Tensor) -> tuple[Project, Project]:
+        """Two functions of tokens (B, N, dim): their queries, (B, N, dim_out), and their keys and values side
+        by side, (B, N, 2*dim_out)."""
         if not self.fused_qkv:
-            return self.q(x), torch.cat([self.k(read), self.v(read)], dim=-1)
+            return self.q, lambda read: torch.cat([self.k(read), self.v(read)], dim=-1)
         width = self.proj.in_features
         if not reads_as_weights(self.qkv):
-            of_all = self.qkv(x)
-            return of_all[..., :width], of_all[..., width:]
+            of_x = self.qkv(x)
+            return lambda first: of_x[:, : first.shape[1], :width], lambda _: of_x[..., width:]
         of_query, of_rest = self.qkv.weight.split((width, 2 * width))
         bias_of_query, bias_of_rest = (
             (None, None) if self.qkv.bias is None else self.qkv.bias.split((width, 2 * width))
         )
-        return F.linear(x, of_query, bias_of_query), F.linear(read, of_rest, bias_of_rest)
+        return (
+            lambda first: F.linear(first, of_query, bias_of_query),
+            lambda read: F.linear(read, of_rest, bias_of_rest),
+        )
 
-    def _pool_keys_and_values(
-        self, both: Tensor, grid: Grid, stride: Grid | None
+    def _keys_and_values(
+        self, x: Tensor, grid: Grid, keys_and_values_of: Project
     ) -> tuple[Tensor, Tensor, Grid]:
-        """(B, [1 +] N, 2*dim_out) of the tokens read -> k and v (B, [1 +] N', dim_out) and their grid."""
+        """(B, [1 +] N, dim) -> k and v, pooled, (B, [1 +] N', dim_out) and their grid."""
+        read_grid, stride = self._grid_read(grid)
+        if read_grid == grid:
+            both = keys_and_values_of(x)
+        else:
+            assert self.kv_kernel is not None and self.kv_stride is not None
+            index = index_read(grid, self.kv_kernel, self.kv_stride, self.class_token, device=x.device)
+            both = keys_and_values_of(x[:, index])
         if self.pool_k is not None and self.pool_v is not None and stride is not None:
             token, patches = split_tokens(both, self.class_token)
-            volume = pool_pair(patches.unflatten(1, grid), self.pool_k, self.pool_v, stride)
-            both, grid = join_tokens(token, volume)
+            volume = pool_pair(patches.unflatten(1, read_grid), self.pool_k, self.pool_v, stride)
+            both, read_grid = join_tokens(token, volume)
         k, v = both.chunk(2, dim=-1)
-        return self._norm(k, self.norm_k), self._norm(v, self.norm_v), grid
+        return self._norm(k, self.norm_k), self._norm(v, self.norm_v), read_grid
+
+    def _grid_read(self, grid: Grid) -> tuple[Grid, Grid | None]:
+        """The grid of the tokens that the pools of keys and values read, and the stride over it; the rest is
+        never projected, unless their Linear has to be called for all."""
+        in_one_call = self.fused_qkv and not reads_as_weights(self.qkv)
+        if self.kv_kernel is None or self.kv_stride is None or in_one_call or computes_definition():
+            return grid, self.kv_stride
+        read = grid_read(grid, self.kv_kernel, self.kv_stride)
+        return (
+            (grid, self.kv_stride)
+            if read == grid
+            else (read, stride_over_read(self.kv_kernel, self.kv_stride))
+        )
 
     def _pool(
         self, x: Tensor, grid: Grid, pool: nn.Module | None, norm: nn.LayerNorm | None
@@ -225,23 +256,34 @@ class PoolingAttention(nn.Module):
                 class_token=self.class_token,
                 class_key_logit=class_key_logit,
             )
-        # (B, N, heads*d) -> (B, heads, N, d)
-        q, k, v = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (q, k, v))
-        if self.rel_pos:
-            out = relative_attention(
-                q,
-                k,
-                v,
-                tables,
-                query_grid,
-                key_grid,
-                scale=self.scale,
-                class_token=self.class_token,
-                class_key_logit=class_key_logit,
-            )
-        else:
-            bias = None
-            if class_key_logit:
-                bias = F.pad(q.new_full((1, 1, 1, 1), class_key_logit), (0, math.prod(key_grid)))
-            out = attention(q, k, v, bias, self.scale)
-        return out.transpose(1, 2).flatten(2)  # (B, heads, N, d) -> (B, N, heads*d)
+        q, k, v = (self._by_heads(part) for part in (q, k, v))
+        if not self.rel_pos:
+            return self._attend_plainly(q, k, v, key_grid)
+        out = relative_attention(
+            q,
+            k,
+            v,
+            tables,
+            query_grid,
+            key_grid,
+            scale=self.scale,
+            class_token=self.class_token,
+            class_key_logit=class_key_logit,
+        )
+        return _joined(out)
+
+    def _attend_plainly(self, q: Tensor, k: Tensor, v: Tensor, key_grid: Grid) -> Tensor:
+        """Without relative position: (B, heads, N, d) of each -> (B, Nq, dim_out)."""
+        bias = None
+        if self.class_token_log_frames:
+            bias = F.pad(q.new_full((1, 1, 1, 1), math.log(key_grid[0])), (0, math.prod(key_grid)))
+        return _joined(attention(q, k, v, bias, self.scale))
+
+    def _by_heads(self, tokens: Tensor) -> Tensor:
+        """(B, N, heads*d) -> (B, heads, N, d)"""
+        return tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+def _joined(heads: Tensor) -> Tensor:
+    """(B, heads, N, d) -> (B, N, heads*d)"""
+    return heads.transpose(1, 2).flatten(2)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vidformers.layers.attention import runs_unseen
 from vidformers.layers.checks import (
     check_choice,
     check_counts,
@@ -24,7 +25,8 @@ from vidformers.layers.checks import (
 from vidformers.layers.clip import as_clip
 from vidformers.layers.drop_path import DropPath
 from vidformers.layers.head import ClassifierHead
-from vidformers.layers.mlp import Mlp
+from vidformers.layers.linear import is_watched
+from vidformers.layers.mlp import Mlp, rows_at_a_time, suits_rows
 from vidformers.layers.patch_embed import PatchEmbed
 from vidformers.layers.pooling import MaxPool, pool_tokens, pooled_grid
 from vidformers.layers.pooling_attention import POOL_MODES, PoolingAttention
@@ -60,6 +62,7 @@ class MultiscaleBlock(nn.Module):
     ):
         super().__init__()
         attention_dim = dim_out if dim_mul_in_attention else dim
+        self.dim_out = dim_out
         self.dim_mul_in_attention = dim_mul_in_attention
         self.class_token = class_token
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
@@ -100,15 +103,38 @@ class MultiscaleBlock(nn.Module):
         _check_same_grid(query_grid, skip_grid, grid)
         if self.gamma_1 is not None:
             branch = branch * self.gamma_1
-        x = x + self.drop_path(branch)
+        return self._mlp_half(x + self.drop_path(branch)), query_grid
 
+    def of_class_token(self, x: Tensor, grid: Grid) -> Tensor:
+        """What `forward` gives for the class token: (B, 1, dim_out)."""
+        normed = self.norm1(x)
+        branch = self.attn.of_class_token(normed, grid)
+        token = x[:, :1]
+        if self.proj is not None and self.dim_mul_in_attention:
+            token = self.proj(normed[:, :1])
+        if self.gamma_1 is not None:
+            branch = branch * self.gamma_1
+        return self._mlp_half(token + self.drop_path(branch))
+
+    def _mlp_half(self, x: Tensor) -> Tensor:
+        """Tokens (B, N, attention's width) -> (B, N, dim_out); without gradients on a CPU some at a time,
+        so that what is in between stays in the processor's cache."""
+        by_rows = not self.training and suits_rows(x) and not is_watched(self.norm2, *self.mlp.modules())
+        if not by_rows:
+            return self._of_rows(x)
+        out = x.new_empty(*x.shape[:-1], self.dim_out)
+        for part, rows in zip(rows_at_a_time(x), rows_at_a_time(out), strict=True):
+            self._of_rows(part, out=rows)
+        return out
+
+    def _of_rows(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         normed = self.norm2(x)
         branch = self.mlp(normed)
         if self.proj is not None and not self.dim_mul_in_attention:
             x = self.proj(normed)
         if self.gamma_2 is not None:
             branch = branch * self.gamma_2
-        return x + self.drop_path(branch), query_grid
+        return torch.add(x, self.drop_path(branch), out=out)
 
 
 class MViT(MViTBase):
@@ -308,7 +334,7 @@ class MViT(MViTBase):
 
     def forward(self, clip: Tensor) -> Tensor:
         """Clip (B, in_channels, T, H, W) or images (B, in_channels, H, W) -> logits (B, num_classes)."""
-        x, _ = self.forward_tokens(clip)
+        x, _ = self.run_blocks(*self.embed_patches(clip), class_token_alone=self._head_reads_class_token())
         if self.mean_pooling:
             x = self.norm(self._patches(x).mean(dim=1))
         elif self.cls_token is not None:
@@ -330,8 +356,9 @@ class MViT(MViTBase):
         """Clip -> patches without positions (B, T*H*W, C), T-major, and their grid."""
         return self.patch_embed(as_clip(clip, self.in_channels))
 
-    def run_blocks(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
-        """Patches of `embed_patches` and their grid -> what `forward_tokens` gives."""
+    def run_blocks(self, x: Tensor, grid: Grid, *, class_token_alone: bool = False) -> tuple[Tensor, Grid]:
+        """Patches of `embed_patches` and their grid -> what `forward_tokens` gives, or of it the class token
+        alone, (B, 1, C): then the last block computes nothing else."""
         if self.cls_token is not None:
             x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         if self.position_embedding != "none":
@@ -339,11 +366,15 @@ class MViT(MViTBase):
         x = self.pos_drop(x)
         if self.norm_stem is not None:
             x = self.norm_stem(x)
-        for block in self.blocks:
+        blocks = list(self.blocks)
+        last = blocks.pop() if class_token_alone else None
+        for block in blocks:
             if self.activation_checkpointing and self.training and torch.is_grad_enabled():
                 x, grid = checkpoint(block, x, grid, use_reentrant=False)
             else:
                 x, grid = block(x, grid)
+        if isinstance(last, MultiscaleBlock):
+            x = last.of_class_token(x, grid)
         return x, grid
 
     def layer_id(self, name: str) -> int:
@@ -363,6 +394,12 @@ class MViT(MViTBase):
                 for gamma in (module.gamma_1, module.gamma_2):
                     if gamma is not None:
                         nn.init.constant_(gamma, module.layer_scale_init_value)
+
+    def _head_reads_class_token(self) -> bool:
+        """Whether nothing sees the other tokens of the last block: neither head, gradients nor hooks."""
+        if self.cls_token is None or self.mean_pooling or torch.is_grad_enabled() or not runs_unseen():
+            return False
+        return not is_watched(self.norm, *self.blocks[-1].modules())
 
     def _patches(self, x: Tensor) -> Tensor:
         return x if self.cls_token is None else x[:, 1:]

@@ -42,10 +42,9 @@ class RgbConverter:
             # Going to RGB from here treats chroma as for 8-bit video; the direct conversion does not.
             frame = self._to_8_bits.reformat(frame, format=self._narrow, threads=1)
         plane = self._to_rgb.reformat(frame, format="rgb24", threads=1).planes[0]
-        lines = np.frombuffer(memoryview(plane), np.uint8, count=plane.line_size * plane.height)
-        return lines.reshape(plane.height, plane.line_size)[:, : plane.width * 3].reshape(
-            plane.height, plane.width, 3
-        )
+        # Lines are longer than they look, by what alignment takes.
+        shape, strides = (plane.height, plane.width, 3), (plane.line_size, 3, 1)
+        return np.ndarray(shape, np.uint8, buffer=memoryview(plane), strides=strides)
 
 
 class FrameSink:
