@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from vidformers.layers import mlp
-from vidformers.layers.mlp import Mlp, gelu_linear
+from vidformers.layers.mlp import Mlp
 
 
 def usual(layer: Mlp, x: torch.Tensor) -> torch.Tensor:
@@ -67,10 +67,20 @@ def test_dropout_and_autocast_take_the_usual_path() -> None:
     assert all(parameter.grad is not None for parameter in layer.parameters())
 
 
-def test_frozen_parts_get_no_gradient() -> None:
-    hidden, weight = torch.randn(3, 4), torch.randn(2, 4, requires_grad=True)
-    gelu_linear(hidden, weight, None).sum().backward()
-    assert hidden.grad is None and weight.grad is not None
+@pytest.mark.parametrize("frozen", ["fc1", "fc2", "bias", "all"])
+@pytest.mark.parametrize("input_too", [False, True])
+def test_frozen_parts_get_no_gradient(frozen: str, input_too: bool) -> None:
+    layer, x = Mlp(6, 24, 5), torch.randn(3, 6, requires_grad=not input_too)
+    for name, parameter in layer.named_parameters():
+        parameter.requires_grad_(not (frozen == "all" or frozen in name))
+    needed = [tensor for tensor in (x, *layer.parameters()) if tensor.requires_grad]
+    out, expected = layer(x).sum(), usual(layer, x).sum()
+    assert out.requires_grad == bool(needed)
+    if needed:
+        for ours, theirs in zip(
+            torch.autograd.grad(out, needed), torch.autograd.grad(expected, needed), strict=True
+        ):
+            torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("name", ["fc1", "act", "fc2"])

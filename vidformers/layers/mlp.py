@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from vidformers.layers.attention import runs_unseen
 from vidformers.layers.autocasting import autocasts
@@ -17,8 +18,8 @@ ROWS_AT_A_TIME = 2048  # their hidden activations, four times the width, stay in
 class Mlp(nn.Module):
     """Linear, GELU (exact, or tanh where `act` is replaced by that), Linear; dropout after both.
 
-    forward: (..., in_dim) -> (..., out_dim). Without gradients on a CPU, it works through the rows in chunks,
-    so that the hidden activations are never written to memory; with gradients see `gelu_linear`.
+    forward: (..., in_dim) -> (..., out_dim). On a CPU it works through some rows at a time, so that what is
+    in between stays in the processor's cache; with gradients see `_TwoLayers`.
     """
 
     def __init__(self, in_dim: int, hidden_dim: int, out_dim: int, dropout_rate: float = 0.0):
@@ -33,19 +34,19 @@ class Mlp(nn.Module):
         usual = reads_as_weights(self.fc1) and reads_as_weights(self.fc2) and type(self.act) is nn.GELU
         if drops or not usual or is_watched(self.act) or torch.compiler.is_compiling():
             return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
-        if torch.is_grad_enabled():
-            return gelu_linear(self.fc1(x), self.fc2.weight, self.fc2.bias, self.act.approximate)
-        if not suits_rows(x):
+        if torch.is_grad_enabled() and not autocasts(x):
+            weights = (self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)
+            return _TwoLayers.apply(x, *weights, self.act.approximate)
+        if torch.is_grad_enabled() or not suits_rows(x):
             return self.fc2(self._hidden(x))
         out = x.new_empty(*x.shape[:-1], self.fc2.out_features)
-        for rows, part in zip(rows_at_a_time(out), rows_at_a_time(x), strict=True):
-            if self.fc2.bias is None:
-                torch.mm(self._hidden(part), self.fc2.weight.T, out=rows)
-            else:
-                torch.addmm(self.fc2.bias, self._hidden(part), self.fc2.weight.T, out=rows)
+        for part, rows in zip(rows_at_a_time(x), rows_at_a_time(out), strict=True):
+            _linear(self._hidden(part), self.fc2.weight, self.fc2.bias, out=rows)
         return out
 
     def _hidden(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            return self.act(self.fc1(x))
         # In place: the first touch of fresh memory costs more than GELU.
         return torch.ops.aten.gelu_(self.fc1(x), approximate=self.act.approximate)
 
@@ -63,41 +64,64 @@ def rows_at_a_time(x: Tensor) -> Sequence[Tensor]:
     return rows.split(ROWS_AT_A_TIME) if x.device.type == "cpu" else [rows]
 
 
-def gelu_linear(hidden: Tensor, weight: Tensor, bias: Tensor | None, approximate: str = "none") -> Tensor:
-    """F.linear(F.gelu(hidden), weight, bias), whose backward pass computes the activation again.
+class _TwoLayers(torch.autograd.Function):
+    """Linear, GELU, Linear. Keeps what the first Linear gives, and computes the activation again in the
+    backward pass: to write and read another tensor of that size costs more time than GELU."""
 
-    That keeps one tensor of hidden's size less in memory, which costs more time to write and read than GELU.
-    """
-    if not torch.is_grad_enabled() or autocasts(hidden):
-        return F.linear(F.gelu(hidden, approximate=approximate), weight, bias)
-    return _GeluLinear.apply(hidden, weight, bias, approximate)
-
-
-class _GeluLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, approximate: str) -> Tensor:
-        ctx.save_for_backward(hidden, weight)
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight_1: Tensor,
+        bias_1: Tensor | None,
+        weight_2: Tensor,
+        bias_2: Tensor | None,
+        approximate: str,
+    ) -> Tensor:
+        out = x.new_empty(*x.shape[:-1], weight_2.shape[0])
+        hidden = [F.linear(part, weight_1, bias_1) for part in rows_at_a_time(x)]
+        for part, rows in zip(hidden, rows_at_a_time(out), strict=True):
+            _linear(F.gelu(part, approximate=approximate), weight_2, bias_2, out=rows)
+        ctx.save_for_backward(x, weight_1, weight_2, *hidden)
         ctx.approximate = approximate
-        out = hidden.new_empty(*hidden.shape[:-1], weight.shape[0])
-        for rows, part in zip(rows_at_a_time(out), rows_at_a_time(hidden), strict=True):
-            torch.mm(F.gelu(part, approximate=approximate), weight.T, out=rows)
-        return out if bias is None else out.add_(bias)
+        return out
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight = ctx.saved_tensors
-        of_output = gradients[0].flatten(0, -2)
-        of_hidden = of_weight = of_bias = None
-        if ctx.needs_input_grad[1]:
-            of_weight = torch.zeros_like(weight)
-            for rows, part in zip(rows_at_a_time(of_output), rows_at_a_time(hidden), strict=True):
-                of_weight.addmm_(rows.T, F.gelu(part, approximate=ctx.approximate))
-        if ctx.needs_input_grad[2]:
-            of_bias = of_output.sum(dim=0)
-        if ctx.needs_input_grad[0]:
-            of_hidden = (of_output @ weight).view_as(hidden)
-            # In place: writing to fresh memory of this size takes longer than the arithmetic.
+    @once_differentiable
+    def backward(ctx: Any, of_out: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight_1, weight_2, *hidden = ctx.saved_tensors
+        needs_x, needs_weight_1, needs_bias_1, needs_weight_2, needs_bias_2, _ = ctx.needs_input_grad
+        of_x = x.new_empty(x.shape)
+        of_weight_1, of_weight_2 = torch.zeros_like(weight_1), torch.zeros_like(weight_2)
+        of_bias_1 = weight_1.new_zeros(len(weight_1))
+        parts = (rows_at_a_time(x), hidden, rows_at_a_time(of_out), rows_at_a_time(of_x))
+        for part, hidden_part, of_rows, of_part in zip(*parts, strict=True):
+            if needs_weight_2:
+                of_weight_2.addmm_(of_rows.T, F.gelu(hidden_part, approximate=ctx.approximate))
+            if not (needs_x or needs_weight_1 or needs_bias_1):
+                continue
+            of_hidden = of_rows @ weight_2
             torch.ops.aten.gelu_backward.grad_input(
-                of_hidden, hidden, approximate=ctx.approximate, grad_input=of_hidden
+                of_hidden, hidden_part, approximate=ctx.approximate, grad_input=of_hidden
             )
-        return of_hidden, of_weight, of_bias, None
+            if needs_weight_1:
+                of_weight_1.addmm_(of_hidden.T, part)
+            if needs_bias_1:
+                of_bias_1 += of_hidden.sum(dim=0)
+            if needs_x:
+                torch.mm(of_hidden, weight_1, out=of_part)
+        return (
+            of_x if needs_x else None,
+            of_weight_1 if needs_weight_1 else None,
+            of_bias_1 if needs_bias_1 else None,
+            of_weight_2 if needs_weight_2 else None,
+            of_out.flatten(0, -2).sum(dim=0) if needs_bias_2 else None,
+            None,
+        )
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, out: Tensor) -> None:
+    if bias is None:
+        torch.mm(x, weight.T, out=out)
+    else:
+        torch.addmm(bias, x, weight.T, out=out)
