@@ -345,15 +345,24 @@ def test_the_fast_path_gives_what_the_definition_gives(
     model = mvit(**arguments).eval().double()
     for parameter in model.parameters():  # norms and tables that do something
         torch.nn.init.normal_(parameter, std=0.3)
-    x = clip().double()
+    x, names = clip().double(), [name for name, _ in model.named_parameters()]
     with by_definition():
         expected = model(x)
-    torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-12)
+    gradients = torch.autograd.grad(expected.square().sum(), [*model.parameters()])
     monkeypatch.setattr(mlp, "ROWS_AT_A_TIME", 5)
     computed = rows_computed(model, monkeypatch)
+    out = model(x)
+    torch.testing.assert_close(out, expected, rtol=0, atol=1e-12)
+    assert computed[-1] == 2  # class tokens of two clips
+    # Gradients of all parameters, be they zeros.
+    ours = torch.autograd.grad(out.square().sum(), [*model.parameters()])
+    for name, gradient, reference in zip(names, ours, gradients, strict=True):
+        scale = max(1.0, reference.abs().max().item())
+        torch.testing.assert_close(gradient / scale, reference / scale, rtol=0, atol=1e-11, msg=name)
+    computed.clear()
     with torch.no_grad():
         torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-12)
-    assert computed[-1] == 2  # class tokens of two clips
+    assert computed[-1] == 2
     assert len(computed) == 1 or max(computed[:-1]) == 5
 
 
@@ -390,6 +399,24 @@ def test_who_watches_the_last_block_sees_all_tokens(watched: str, monkeypatch: p
     num_tokens = 1 + 2 * 2 * 2
     assert [output.shape[:2] for output in seen] == [(2, num_tokens)]
     assert 2 not in computed[-2:]
+
+
+def test_a_wrapped_or_replaced_last_block_is_called() -> None:
+    model = mvit(**V2).eval()
+    block, calls = model.blocks[-1], []
+    expected = model(clip())
+
+    class Wrapper(torch.nn.Module):
+        def forward(self, *inputs: Any) -> Any:
+            calls.append(len(inputs))
+            return block(*inputs)
+
+    model.blocks[-1] = Wrapper()
+    torch.testing.assert_close(model(clip()), expected)
+    model.blocks[-1] = block
+    block.forward = lambda x, grid: (calls.append(2), MultiscaleBlock.forward(block, x, grid))[1]
+    torch.testing.assert_close(model(clip()), expected)
+    assert calls == [2, 2]
 
 
 def test_who_watches_a_projection_sees_all_of_it_once() -> None:

@@ -168,6 +168,12 @@ class PoolingAttention(nn.Module):
         out = self._attend_plainly(self._by_heads(q), self._by_heads(k), self._by_heads(v), key_grid)
         if self.residual_pooling and self.residual_class_token:
             out = out + q
+        if torch.is_grad_enabled():
+            # What is not used here has a gradient of zeros in `forward`. None would be another thing to an
+            # optimizer with weight decay, and to DistributedDataParallel, which waits for all.
+            pools = [] if self.pool_q is None else list(self.pool_q.parameters())
+            tables = [self.rel_pos_t, self.rel_pos_h, self.rel_pos_w]
+            out = out + 0 * sum(unused.sum() for unused in (*pools, *tables) if unused is not None)
         return self.proj_drop(self.proj(out))
 
     def pool_as_query(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:

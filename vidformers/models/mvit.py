@@ -366,15 +366,14 @@ class MViT(MViTBase):
         x = self.pos_drop(x)
         if self.norm_stem is not None:
             x = self.norm_stem(x)
-        blocks = list(self.blocks)
+        recomputes = self.activation_checkpointing and self.training and torch.is_grad_enabled()
+        blocks: list[Any] = list(self.blocks)
         last = blocks.pop() if class_token_alone else None
         for block in blocks:
-            if self.activation_checkpointing and self.training and torch.is_grad_enabled():
-                x, grid = checkpoint(block, x, grid, use_reentrant=False)
-            else:
-                x, grid = block(x, grid)
-        if isinstance(last, MultiscaleBlock):
-            x = last.of_class_token(x, grid)
+            x, grid = checkpoint(block, x, grid, use_reentrant=False) if recomputes else block(x, grid)
+        if last is not None:
+            of_token = last.of_class_token
+            x = checkpoint(of_token, x, grid, use_reentrant=False) if recomputes else of_token(x, grid)
         return x, grid
 
     def layer_id(self, name: str) -> int:
@@ -396,8 +395,10 @@ class MViT(MViTBase):
                         nn.init.constant_(gamma, module.layer_scale_init_value)
 
     def _head_reads_class_token(self) -> bool:
-        """Whether nothing sees the other tokens of the last block: neither head, gradients nor hooks."""
-        if self.cls_token is None or self.mean_pooling or torch.is_grad_enabled() or not runs_unseen():
+        """Whether nothing sees the other tokens of the last block: neither the head nor hooks."""
+        if self.cls_token is None or self.mean_pooling or not runs_unseen():
+            return False
+        if type(self.blocks[-1]) is not MultiscaleBlock:  # something has been wrapped around it
             return False
         return not is_watched(self.norm, *self.blocks[-1].modules())
 
