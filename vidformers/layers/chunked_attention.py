@@ -104,19 +104,20 @@ class _ChunkedAttention(torch.autograd.Function):
         num_rows = _rows_at_a_time(queries, keys)
         buffers = q.new_empty(2, num_rows, keys.shape[1])
         for b, head in _each_head(queries):
-            for rows in _chunks(queries.shape[1], num_rows):
-                part, result = wide_queries[b, rows, head], of_result[b, rows, head]
+            keys_of_head, values_of_head = wide_keys[b, :, head], values[b, :, head]
+            of_k_head, of_v_head = of_k[b, :, head], of_v[b, :, head]
+            parts = (x[b, :, head].split(num_rows) for x in (wide_queries, of_result, of_queries))
+            for part, of_rows, of_part in zip(*parts, strict=True):
                 of_logits, probabilities = buffers[:, : len(part)]
-                torch.addmm(of_logits, part, wide_keys[b, :, head].T, beta=0, alpha=scale, out=of_logits)
+                torch.addmm(of_logits, part, keys_of_head.T, beta=0, alpha=scale, out=of_logits)
                 torch.softmax(of_logits, dim=-1, out=probabilities)
-                of_v[b, :, head].addmm_(probabilities.T, result)
-                torch.mm(result, values[b, :, head].T, out=of_logits)
+                of_v_head.addmm_(probabilities.T, of_rows)
+                torch.mm(of_rows, values_of_head.T, out=of_logits)
                 torch.ops.aten._softmax_backward_data.out(
                     of_logits, probabilities, -1, q.dtype, grad_input=of_logits
                 )
-                of_k[b, :, head].addmm_(of_logits.T, queries[b, rows, head], alpha=scale)
-                of_part = of_queries[b, rows, head]
-                torch.addmm(of_part, of_logits, wide_keys[b, :, head], beta=0, alpha=scale, out=of_part)
+                of_k_head.addmm_(of_logits.T, part[:, : keys.shape[-1]], alpha=scale)
+                torch.addmm(of_part, of_logits, keys_of_head, beta=0, alpha=scale, out=of_part)
         of_queries, *of_embeddings = _through_terms(of_queries, queries, extension, embeddings)
         return of_queries.flatten(2), of_k.flatten(2), of_v.flatten(2), None, None, None, *of_embeddings
 
@@ -220,7 +221,3 @@ def _each_head(queries: Tensor) -> list[tuple[int, int]]:
 
 def _rows_at_a_time(queries: Tensor, keys: Tensor) -> int:
     return min(queries.shape[1], max(FEWEST_QUERIES, LOGITS_AT_A_TIME // keys.shape[1]))
-
-
-def _chunks(length: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
