@@ -17,7 +17,9 @@ def forward_memory(name: str, input_shape: Sequence[int], **overrides: Any) -> t
     """
     if torch.cuda.is_available():
         return "cuda", _forward_peak(name, tuple(input_shape), overrides, "cuda")
-    return "cpu", in_fresh_process(_forward_peak, name, tuple(input_shape), overrides, "cpu")
+    return "cpu", in_fresh_process(
+        _forward_peak, name, tuple(input_shape), overrides, "cpu", maps_blocks=True
+    )
 
 
 def _forward_peak(name: str, input_shape: tuple[int, ...], overrides: dict[str, Any], device: str) -> int:

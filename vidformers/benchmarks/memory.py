@@ -11,11 +11,13 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 __all__ = ["in_fresh_process", "peak_bytes"]
 
+T = TypeVar("T")
 _RESET_PEAK = "5"  # see proc_pid_clear_refs(5)
 
 
@@ -40,15 +42,22 @@ def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
     return _process_peak() - held
 
 
-def in_fresh_process(function: Callable[..., int], *arguments: object) -> int:
-    """function(*arguments) in a new interpreter; both are pickled.
+def in_fresh_process(function: Callable[..., T], *arguments: object, maps_blocks: bool = False) -> T:
+    """function(*arguments) in a new interpreter; these and what it gives are pickled.
 
-    There glibc maps each block of a megabyte or more by itself. Otherwise freed ones stay with the process
-    as holes between the tensors that are held, and their number, not the tensors, would be measured.
+    maps_blocks: there glibc maps each block of a megabyte or more by itself. Otherwise freed ones stay with
+    the process as holes between the tensors that are held, and their number, not the tensors, would be
+    measured as peak memory. It also makes each of them slower to get.
     """
-    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**20))
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
+    variable, before = "MALLOC_MMAP_THRESHOLD_", os.environ.get("MALLOC_MMAP_THRESHOLD_")
+    if maps_blocks:
+        os.environ.setdefault(variable, str(2**20))
+    try:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            return pool.submit(function, *arguments).result()
+    finally:
+        if before is None:
+            os.environ.pop(variable, None)
 
 
 def _give_back_freed_memory() -> None:

@@ -119,49 +119,64 @@ def measure_models(
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("got --device cuda; PyTorch finds no CUDA device here; try --device cpu")
-    torch.set_num_threads(threads)
     settings = Settings(device, dtype, threads)
     environment = describe_environment(PACKAGES)
     environment |= {"threads": str(threads), "device": device, "dtype": dtype, "rounds": str(rounds)}
     if device == "cuda":
         environment["gpu"] = torch.cuda.get_device_name()
     agreements, rows, gemm_rates = [], [], []
-    progress = tqdm(
-        total=len(names) * len(steps) * len(batches), desc="benchmark", unit="group", dynamic_ncols=True
-    )
-    for name in names:
-        pair = PAIRS[name]
-        models = {OURS: build_ours(pair), THEIRS: build_theirs(pair)}
-        vf.load_weights(models[OURS], models[THEIRS].state_dict())
-        agreement = _agreement(name, pair, models)
+    for name in tqdm(names, desc="benchmark", unit="pair", dynamic_ncols=True):
+        # What a process has done before with its memory decides how dear it is to get more: up to a fifth of
+        # the time of models that ask for much of it. So each pair has one of its own.
+        agreement, of_pair, rates = in_fresh_process(
+            measure_pair, name, PAIRS[name], steps, batches, rounds, compiled, settings
+        )
         agreements.append(agreement)
-        for model in models.values():
-            model.to(device)
-        modes = {EAGER: models}
-        if compiled:
-            modes[COMPILED] = {side: torch.compile(model) for side, model in models.items()}  # type: ignore[misc]
-        for step in steps:
-            for batch in batches:
-                taken = _samples(modes, clip_for(pair, batch), step, rounds, settings)
-                gemm = 2 * GEMM_SIZE[device] ** 3 / median(sample.wall_ms for sample in taken[GEMM, ""])
-                gemm_rates.append(gemm)
-                work = 2e9 * agreement.gflops * batch * PASSES[step]
-                for mode in modes:
-                    costs = {
-                        side: _cost(
-                            taken[side, mode],
-                            work=work,
-                            gemm=gemm,
-                            memory=in_fresh_process(
-                                step_memory, pair, side, step, batch, mode == COMPILED, settings
-                            ),
-                        )
-                        for side in (OURS, THEIRS)
-                    }
-                    rows.append(_row(name, step, batch, mode, costs, settings))
-                progress.update()
-    progress.close()
+        rows += of_pair
+        gemm_rates += rates
     return Measurement(environment, max(gemm_rates) / 1e6, agreements, rows)
+
+
+def measure_pair(
+    name: str,
+    pair: Pair,
+    steps: Sequence[str],
+    batches: Sequence[int],
+    rounds: int,
+    compiled: bool,
+    settings: Settings,
+) -> tuple[Agreement, list[Row], list[float]]:
+    """-> the pair's agreement and rows, and the rates of the matrix product. For a fresh process."""
+    torch.set_num_threads(settings.threads)
+    models = {OURS: build_ours(pair), THEIRS: build_theirs(pair)}
+    vf.load_weights(models[OURS], models[THEIRS].state_dict())
+    agreement = _agreement(name, pair, models)
+    for model in models.values():
+        model.to(settings.device)
+    modes = {EAGER: models}
+    if compiled:
+        modes[COMPILED] = {side: torch.compile(model) for side, model in models.items()}  # type: ignore[misc]
+    rows, gemm_rates = [], []
+    for step in steps:
+        for batch in batches:
+            taken = _samples(modes, clip_for(pair, batch), step, rounds, settings)
+            gemm = 2 * GEMM_SIZE[settings.device] ** 3 / median(sample.wall_ms for sample in taken[GEMM, ""])
+            gemm_rates.append(gemm)
+            work = 2e9 * agreement.gflops * batch * PASSES[step]
+            for mode in modes:
+                costs = {
+                    side: _cost(
+                        taken[side, mode],
+                        work=work,
+                        gemm=gemm,
+                        memory=in_fresh_process(
+                            step_memory, pair, side, step, batch, mode == COMPILED, settings, maps_blocks=True
+                        ),
+                    )
+                    for side in (OURS, THEIRS)
+                }
+                rows.append(_row(name, step, batch, mode, costs, settings))
+    return agreement, rows, gemm_rates
 
 
 def _agreement(name: str, pair: Pair, models: Mapping[str, nn.Module]) -> Agreement:
