@@ -92,12 +92,14 @@ class _TwoLayers(torch.autograd.Function):
         x, weight_1, weight_2, *hidden = ctx.saved_tensors
         needs_x, needs_weight_1, needs_bias_1, needs_weight_2, needs_bias_2, _ = ctx.needs_input_grad
         of_x = x.new_empty(x.shape)
-        of_weight_1, of_weight_2 = torch.zeros_like(weight_1), torch.zeros_like(weight_2)
+        # empty: the first part is not added to what is there
+        of_weight_1, of_weight_2 = torch.empty_like(weight_1), torch.empty_like(weight_2)
         of_bias_1 = weight_1.new_zeros(len(weight_1))
         parts = (rows_at_a_time(x), hidden, rows_at_a_time(of_out), rows_at_a_time(of_x))
-        for part, hidden_part, of_rows, of_part in zip(*parts, strict=True):
+        for i, (part, hidden_part, of_rows, of_part) in enumerate(zip(*parts, strict=True)):
             if needs_weight_2:
-                of_weight_2.addmm_(of_rows.T, F.gelu(hidden_part, approximate=ctx.approximate))
+                activation = F.gelu(hidden_part, approximate=ctx.approximate)
+                of_weight_2.addmm_(of_rows.T, activation, beta=min(i, 1))
             if not (needs_x or needs_weight_1 or needs_bias_1):
                 continue
             of_hidden = of_rows @ weight_2
@@ -105,7 +107,7 @@ class _TwoLayers(torch.autograd.Function):
                 of_hidden, hidden_part, approximate=ctx.approximate, grad_input=of_hidden
             )
             if needs_weight_1:
-                of_weight_1.addmm_(of_hidden.T, part)
+                of_weight_1.addmm_(of_hidden.T, part, beta=min(i, 1))
             if needs_bias_1:
                 of_bias_1 += of_hidden.sum(dim=0)
             if needs_x:
