@@ -401,6 +401,21 @@ def test_who_watches_the_last_block_sees_all_tokens(watched: str, monkeypatch: p
     assert 2 not in computed[-2:]
 
 
+@pytest.mark.parametrize("watched", ["proj", "norm2", "drop_path", "mlp.fc1", "mlp.drop"])
+def test_who_watches_a_part_of_a_block_sees_all_tokens_once(
+    watched: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlp, "ROWS_AT_A_TIME", 5)
+    model, seen = mvit().eval(), []
+    assert model.blocks[0].proj is not None
+    model.blocks[0].get_submodule(watched).register_forward_hook(
+        lambda _, inputs, output: seen.append(output.shape[:2])
+    )
+    with torch.no_grad():
+        model(clip())
+    assert seen == [(2, 1 + 2 * 8 * 8)] * (2 if "drop" in watched else 1)
+
+
 def test_a_wrapped_or_replaced_last_block_is_called() -> None:
     model = mvit(**V2).eval()
     block, calls = model.blocks[-1], []

@@ -32,7 +32,7 @@ class Mlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         drops = self.training and self.drop.p > 0
         usual = reads_as_weights(self.fc1) and reads_as_weights(self.fc2) and type(self.act) is nn.GELU
-        if drops or not usual or is_watched(self.act) or torch.compiler.is_compiling():
+        if drops or not usual or is_watched(self.act, self.drop) or torch.compiler.is_compiling():
             return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
         if torch.is_grad_enabled() and not autocasts(x):
             weights = (self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)

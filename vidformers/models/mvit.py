@@ -119,8 +119,7 @@ class MultiscaleBlock(nn.Module):
     def _mlp_half(self, x: Tensor) -> Tensor:
         """Tokens (B, N, attention's width) -> (B, N, dim_out); without gradients on a CPU some at a time,
         so that what is in between stays in the processor's cache."""
-        by_rows = not self.training and suits_rows(x) and not is_watched(self.norm2, *self.mlp.modules())
-        if not by_rows:
+        if self.training or not suits_rows(x) or is_watched(*self.modules()):
             return self._of_rows(x)
         out = x.new_empty(*x.shape[:-1], self.dim_out)
         for part, rows in zip(rows_at_a_time(x), rows_at_a_time(out), strict=True):
