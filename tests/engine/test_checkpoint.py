@@ -1,7 +1,12 @@
+import io
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
 from vidformers import files
+from vidformers.engine import checkpoint
 from vidformers.engine.checkpoint import (
     checkpoint_path,
     export_sharded,
@@ -129,3 +134,20 @@ def test_two_processes_may_write_the_same_text_at_the_same_time(tmp_path, monkey
     monkeypatch.setattr(files.os, "fsync", meanwhile)
     files.write_text_atomically(path, "ours")
     assert path.read_text() == "ours" and list(tmp_path.iterdir()) == [path]
+
+
+def test_an_interrupt_while_torch_writes_stays_an_interrupt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch makes a RuntimeError of it, which would read as a full disk."""
+
+    class Interrupted(io.FileIO):
+        def write(self, data: Any) -> int:
+            if self.tell():  # the file has been begun
+                raise KeyboardInterrupt
+            return super().write(data)
+
+    monkeypatch.setattr(checkpoint, "open", lambda path, mode: Interrupted(path, mode), raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(tmp_path / "checkpoint_epoch_00001.pyth", {"a": torch.zeros(5)})
+    assert not list(tmp_path.iterdir())

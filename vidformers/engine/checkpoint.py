@@ -52,8 +52,12 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch's own of a write that failed is a RuntimeError
+        cause = _cause(error)
+        if not isinstance(cause, Exception):  # Ctrl-C while torch was writing
+            raise cause from None
+        told = " ".join(str(cause).split())[:200]
         raise OSError(
-            f"checkpoint {path} could not be written ({_cause(error)}); those before it are whole. Make "
+            f"checkpoint {path} could not be written ({told}); those before it are whole. Make "
             "room, or keep fewer (TRAIN.KEEP_CHECKPOINTS), and give the same command again: it goes on "
             "from the newest"
         ) from error
@@ -61,10 +65,10 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _cause(error: BaseException) -> str:
+def _cause(error: BaseException) -> BaseException:
     while error.__context__ is not None and not isinstance(error, OSError):
         error = error.__context__
-    return " ".join(str(error).split())[:200]
+    return error
 
 
 def save_sharded(path: Path, tensors: dict[str, Any], rest: dict[str, Any]) -> None:
