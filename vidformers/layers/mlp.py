@@ -37,7 +37,7 @@ class Mlp(nn.Module):
         if torch.is_grad_enabled() and not autocasts(x):
             weights = (self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)
             return _TwoLayers.apply(x, *weights, self.act.approximate)
-        if torch.is_grad_enabled() or not suits_rows(x):
+        if not suits_rows(x):
             return self.fc2(self._hidden(x))
         out = x.new_empty(*x.shape[:-1], self.fc2.out_features)
         for part, rows in zip(rows_at_a_time(x), rows_at_a_time(out), strict=True):
