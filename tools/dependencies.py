@@ -27,9 +27,9 @@ INTRODUCTION = """# Dependencies and their licences
 
 What is installed with vidformers, and with which of its extras, as the packages themselves state it: written
 by `python tools/dependencies.py --write docs/dependencies.md`, from the environment in which the tests run
-(`constraints.txt`). The wheels of `av`, `decord` and `torchcodec` bring or load FFmpeg and its codecs (LGPL
-or GPL, as they were built). A bill of materials to go with a wheel, in CycloneDX's form, is written by
-`python tools/dependencies.py --sbom sbom.json` where it is installed.
+(`constraints.txt`). The wheels of `av`, `decord`, `opencv-python-headless` and `torchcodec` bring or load
+FFmpeg and its codecs (LGPL or GPL, as they were built). A bill of materials to go with a wheel, in
+CycloneDX's form, is written by `python tools/dependencies.py --sbom sbom.json` where it is installed.
 """
 
 

@@ -1,5 +1,7 @@
 """Test-time spatial views against PySlowFast's reference values."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -96,11 +98,39 @@ def test_byte_resize_is_within_one_level_of_the_exact_one(size: tuple[int, int])
     assert exact.dtype == torch.float32
     assert bytes_.dtype == torch.uint8
     assert bytes_.shape == exact.shape == (3, *size, 3)
-    assert (bytes_.float() - exact).abs().max() < 1.01
+    assert (bytes_.float() - exact).abs().max() < 0.82  # torch's own kernel for bytes is off by up to 1.02
     for mode, wanted in (("float", exact), ("uint8", bytes_)):
         out = torch.zeros_like(torch.cat([wanted, wanted]))
         assert resize_frames(frames, size, mode=mode, out=out[1:4]) is not None
         assert torch.equal(out[1:4], wanted) and not out[0].any() and not out[4:].any()
+
+
+@pytest.mark.parametrize("mode", ["uint8", "float"])
+def test_resize_of_frames_that_lie_otherwise_in_memory(mode: str) -> None:
+    """Crops, lines with room behind them, and frames on their side."""
+    frames = torch.randint(0, 256, (3, 40, 48, 3), generator=torch.Generator().manual_seed(2)).to(torch.uint8)
+    # (T, H, W, 3) -> (T, W, H, 3)
+    for view in (frames[:, 3:30, 5:41], frames[::2], frames.permute(0, 2, 1, 3), frames.flip(2)):
+        assert torch.equal(
+            resize_frames(view, (20, 30), mode=mode), resize_frames(view.contiguous(), (20, 30), mode=mode)
+        )
+
+
+def test_forked_workers_resize_after_the_main_process_has_used_opencv_with_threads() -> None:
+    """Threads are not forked: who waited for them would wait for ever."""
+    script = """
+import os, sys
+import cv2, numpy as np, torch
+from vidformers.data.transforms import resize_frames
+cv2.setNumThreads(4)
+cv2.resize(np.zeros((3000, 3000, 3), np.uint8), (2000, 2000))
+assert len(os.listdir("/proc/self/task")) > 4
+child = os.fork()
+resize_frames(torch.zeros((1, 1080, 1920, 3), dtype=torch.uint8), (720, 1280))
+if child:
+    sys.exit(os.waitpid(child, 0)[1])
+"""
+    subprocess.run([sys.executable, "-c", script], timeout=60, check=True)
 
 
 def test_unknown_resize_mode() -> None:

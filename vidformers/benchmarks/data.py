@@ -33,7 +33,7 @@ from vidformers.data.views import gather_views
 
 __all__ = ["OURS", "Row", "measure_data", "report_lines"]
 
-PACKAGES = ("vidformers", "torch", "av", "decord", "pytorchvideo", "numpy")
+PACKAGES = ("vidformers", "torch", "av", "opencv-python-headless", "decord", "pytorchvideo", "numpy")
 NUM_FRAMES, SAMPLING_RATE, CROP_SIZE = 16, 4, 224
 MEAN, STD = 0.45, 0.225
 CLIPS_PER_ROUND = 8

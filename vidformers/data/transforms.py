@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -36,11 +37,11 @@ def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]
 def resize_frames(
     frames: torch.Tensor, size: tuple[int, int], *, mode: str = "uint8", out: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Bilinear resize without antialiasing of frames (T, H, W, 3) to `size` (height, width).
+    """Bilinear resize without antialiasing of frames (T, H, W, 3) on the CPU to `size` (height, width).
 
-    mode "uint8" keeps bytes (about 4 times faster, within one grey level of the exact result); "float" gives
-    float32 on the scale of the input, unrounded, as the reference implementations compute it. out: contiguous
-    memory for the result, (T, *size, 3) of that type.
+    mode "uint8" keeps bytes (by OpenCV, several times faster, within one grey level of the exact result);
+    "float" gives float32 on the scale of the input, unrounded, as the reference implementations compute it.
+    out: contiguous memory for the result, (T, *size, 3) of that type.
     """
     if mode not in RESIZE_MODES:
         raise ValueError(f"unknown resize mode {mode!r}; use one of {', '.join(RESIZE_MODES)}")
@@ -49,8 +50,11 @@ def resize_frames(
     if tuple(frames.shape[1:3]) == tuple(size) or len(frames) == 0:
         frames = frames if len(frames) else frames.new_zeros((0, *size, frames.shape[3]))
         return frames if out is None else out.copy_(frames)
-    # (T, H, W, 3) -> (T, 3, H, W) without a copy is channels-last, the layout torch's fast uint8 kernel
-    # wants.
+    if mode == "uint8":
+        out = frames.new_empty((len(frames), *size, frames.shape[3])) if out is None else out
+        _resize_bytes(frames.numpy(), out.numpy())
+        return out
+    # (T, H, W, 3) -> (T, 3, H, W), for torch and back
     images = frames.permute(0, 3, 1, 2)
     if out is not None:
         # What F.interpolate calls; that has no `out`.
@@ -58,6 +62,13 @@ def resize_frames(
         return out
     resized = F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=False)
     return resized.permute(0, 2, 3, 1).contiguous()
+
+
+def _resize_bytes(images: np.ndarray, out: np.ndarray) -> None:
+    """uint8 (T, H, W, 3) of any strides -> (T, h, w, 3), contiguous."""
+    height, width = out.shape[1:3]
+    for image, resized in zip(images, out, strict=True):
+        cv2.resize(image, (width, height), dst=resized, interpolation=cv2.INTER_LINEAR)
 
 
 def normalize_clips(clips: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:

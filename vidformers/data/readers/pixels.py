@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,11 +14,10 @@ from vidformers.data.readers.base import Conversion
 if TYPE_CHECKING:
     from av import VideoFrame
 
-# Decoded frames wait until there are so many bytes of them (counted as RGB, twice what they take), then are
-# converted, so many at a time. Each change from decoding to converting costs as much as converting another
-# frame, because the processor's caches hold the code and data of the one or of the other.
-WAITING_BYTES = 1 << 24
-PART_BYTES = 1 << 20
+# Decoded frames wait until there are so many bytes of them (counted as RGB, twice what they take), and are
+# then converted one after the other. Each change from decoding to converting costs something, because the
+# processor's caches hold the code and data of the one or of the other.
+WAITING_BYTES = 1 << 22
 
 __all__ = ["FrameSink", "RgbConverter", "display_orientation", "turn"]
 
@@ -61,7 +60,6 @@ class FrameSink:
         self._convert = convert
         self._waiting: list[tuple[int, VideoFrame]] = []
         self._num_done = 0
-        self._part: np.ndarray | None = None  # pictures to convert
         self._out: np.ndarray | None = None
 
     def put(self, row: int, frame: VideoFrame) -> None:
@@ -71,31 +69,23 @@ class FrameSink:
 
     def _take_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
-        while waiting:
-            frame = waiting[0][1]
-            count = max(1, PART_BYTES // (frame.height * frame.width * 3))
-            part, waiting = waiting[:count], waiting[count:]
-            rows = [row for row, _ in part]
-            pictures = (self._picture(frame) for _, frame in part)
+        for row, frame in waiting:
+            picture = self._picture(frame)
             if self._convert is None:
-                for row, picture in zip(rows, pictures, strict=True):
-                    self._rows_like(picture)[row] = picture
+                self._rows_like(picture)[row] = picture
             else:
-                self._store_converted(rows, pictures)
-            self._num_done += len(rows)
+                self._store_converted(row, picture, self._convert)
+            self._num_done += 1
 
-    def _store_converted(self, rows: list[int], pictures: Iterable[np.ndarray]) -> None:
-        for place, picture in enumerate(pictures):
-            if self._part is None:
-                self._part = np.empty((len(rows), *picture.shape), np.uint8)
-            self._part[place] = picture
-        assert self._part is not None and self._convert is not None
-        part = torch.from_numpy(self._part[: len(rows)])
-        if self._out is not None and rows == list(range(rows[0], rows[0] + len(rows))):
-            self._convert(part, torch.from_numpy(self._out[rows[0] : rows[0] + len(rows)]))
+    def _store_converted(self, row: int, picture: np.ndarray, convert: Conversion) -> None:
+        if min(picture.strides) < 0:  # turned upside down or mirrored, which torch cannot hold
+            picture = np.ascontiguousarray(picture)
+        one = torch.from_numpy(picture[None])
+        if self._out is not None:
+            convert(one, torch.from_numpy(self._out[row : row + 1]))
         else:
-            converted = self._convert(part, None).numpy()
-            self._rows_like(converted[0])[rows] = converted
+            converted = convert(one, None).numpy()[0]
+            self._rows_like(converted)[row] = converted
 
     def _rows_like(self, row: np.ndarray) -> np.ndarray:
         if self._out is None:
