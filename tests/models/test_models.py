@@ -49,6 +49,12 @@ def test_forward_and_backward(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_no_clips_give_no_logits(name: str) -> None:
+    """What a filter leaves of a batch may be empty."""
+    assert tiny(name).eval()(tiny_clip(name)[:0]).shape == (0, 5)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_logits_are_the_same_in_train_and_eval_mode(name: str) -> None:
     """Registered sizes have no dropout, and no model ends in a softmax."""
     model, clip = tiny(name).train(), tiny_clip(name)
@@ -133,6 +139,8 @@ WRONG = {
     "drop_path_rate": 1.5,
     "mlp_ratio": -1.0,
     "norm_eps": float("nan"),
+    "head_init_scale": float("nan"),
+    "pre_logits_dim": -1,
 }
 
 

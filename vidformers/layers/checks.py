@@ -4,6 +4,7 @@ Each raises a ValueError that names the argument and says what works.
 """
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from numbers import Integral, Real
 from typing import Any
 
@@ -36,6 +37,13 @@ def check_positive(**numbers: float) -> None:
     for name, number in numbers.items():
         if not isinstance(number, Real) or not 0 < float(number) < float("inf"):
             raise ValueError(f"{name}={number!r} must be a number above 0")
+
+
+def check_finite(**numbers: float) -> None:
+    """Numbers of either sign; not NaN, not infinite."""
+    for name, number in numbers.items():
+        if not isinstance(number, Real) or not isfinite(float(number)):
+            raise ValueError(f"{name}={number!r} must be a finite number")
 
 
 def checked_triple(name: str, values: Any, *, smallest: int = 1) -> Grid:

@@ -23,6 +23,7 @@ from vidformers.layers.checks import (
     check_stages,
     checked_triple,
     declared_size,
+    is_sequence,
 )
 from vidformers.layers.clip import as_clip
 from vidformers.layers.conv import Conv3d
@@ -51,6 +52,9 @@ class CrossScaleConvs(nn.ModuleList):
 
     def __init__(self, in_channels: int, dim: int, kernels: Sequence[Sequence[int]], stride: Sequence[int]):
         super().__init__()
+        if not is_sequence(kernels):
+            raise ValueError(f"kernels {kernels!r} must be a sequence of (t, h, w), one for each scale")
+        kernels = [checked_triple("kernel", kernel) for kernel in kernels]
         if not kernels or dim % 2 ** (len(kernels) - 1):
             raise ValueError(
                 f"width {dim} cannot be halved for each of the kernels {list(kernels)} but the first; "

@@ -21,6 +21,7 @@ from vidformers.layers.attention import attention
 from vidformers.layers.checks import (
     check_choice,
     check_counts,
+    check_finite,
     check_heads,
     check_positive,
     check_rates,
@@ -199,6 +200,7 @@ class Hiera(VideoClassifier):
             num_heads=num_heads,
         )
         check_positive(mlp_ratio=mlp_ratio, norm_eps=norm_eps)
+        check_finite(head_init_scale=head_init_scale)
         check_rates(drop_path_rate=drop_path_rate, head_dropout_rate=head_dropout_rate)
         check_choice("position_embedding", position_embedding, POSITION_EMBEDDINGS)
         q_stride = checked_triple("q_stride", q_stride)

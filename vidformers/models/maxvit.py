@@ -278,6 +278,8 @@ class MaxViT(MeanClassifier):
         check_rates(
             drop_path_rate=drop_path_rate, dropout_rate=dropout_rate, head_dropout_rate=head_dropout_rate
         )
+        if pre_logits_dim is not None:
+            check_counts(pre_logits_dim=pre_logits_dim)
         check_positive(
             mlp_ratio=mlp_ratio, expand_ratio=expand_ratio, conv_norm_eps=conv_norm_eps, norm_eps=norm_eps
         )

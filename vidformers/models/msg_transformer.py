@@ -231,7 +231,7 @@ class MessengerStage(nn.Module):
         """`recompute`: keep no activations inside the blocks for the backward pass."""
         layout = self.layout(patches)
         # (B, T, H, W, C) -> (B*G, N, C) -> (B, G, N, C), and (B, nt, nh, nw, C) -> (B, G, 1, C)
-        windows = partition(patches, layout.window).unflatten(0, (patches.shape[0], -1))
+        windows = partition(patches, layout.window).unflatten(0, (-1, math.prod(layout.windows)))
         x = torch.cat([messengers.flatten(1, 3)[:, :, None], windows], dim=2)
         for block in self.blocks:
             x = checkpoint(block, x, layout, use_reentrant=False) if recompute else block(x, layout)

@@ -17,6 +17,7 @@ from vidformers.layers.attention import runs_unseen
 from vidformers.layers.checks import (
     check_choice,
     check_counts,
+    check_finite,
     check_positive,
     check_rates,
     checked_triple,
@@ -234,6 +235,7 @@ class MViT(MViTBase):
             num_heads=num_heads,
         )
         check_positive(mlp_ratio=mlp_ratio, norm_eps=norm_eps)
+        check_finite(head_init_scale=head_init_scale)
         check_rates(
             drop_path_rate=drop_path_rate, dropout_rate=dropout_rate, head_dropout_rate=head_dropout_rate
         )

@@ -24,6 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from vidformers.layers.checks import (
     check_choice,
     check_counts,
+    check_finite,
     check_positive,
     check_rates,
     checked_triple,
@@ -254,6 +255,7 @@ class RevMViT(MViTBase):
             num_heads=num_heads,
         )
         check_positive(mlp_ratio=mlp_ratio, norm_eps=norm_eps)
+        check_finite(head_init_scale=head_init_scale)
         check_rates(
             drop_path_rate=drop_path_rate, dropout_rate=dropout_rate, head_dropout_rate=head_dropout_rate
         )

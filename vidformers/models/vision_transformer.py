@@ -20,6 +20,7 @@ from vidformers.layers.attention import attention as attend
 from vidformers.layers.checks import (
     check_choice,
     check_counts,
+    check_finite,
     check_heads,
     check_positive,
     check_rates,
@@ -273,6 +274,7 @@ class VisionTransformer(VideoClassifier):
             num_heads=num_heads,
         )
         check_positive(mlp_ratio=mlp_ratio, norm_eps=norm_eps)
+        check_finite(head_init_scale=head_init_scale)
         check_rates(
             drop_path_rate=drop_path_rate, dropout_rate=dropout_rate, head_dropout_rate=head_dropout_rate
         )
@@ -348,7 +350,8 @@ class VisionTransformer(VideoClassifier):
         if self.cls_token is None:
             return None, patches
         # (B, 1, C), or (B*T, 1, C) of space_only, -> (B, C)
-        return x[:, 0].unflatten(0, (batch, -1)).mean(dim=1), patches
+        tokens = T if self.attention == "space_only" else 1
+        return x[:, 0].unflatten(0, (-1, tokens)).mean(dim=1), patches
 
     def embed_patches(self, clip: Tensor) -> tuple[Tensor, Grid]:
         """Clip -> patches with their positions (B, T'*H'*W', C), T-major, and their grid."""

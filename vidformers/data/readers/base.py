@@ -149,7 +149,7 @@ def check_frame_size(height: int, width: int, max_pixels: int, *, path: str, bac
             path,
             "frames too large",
             f"its frames are said to be {width}x{height}, whose longer side is more than {MAX_ASPECT} times "
-            "the shorter: scaled to the short side of a clip they would fill the memory",
+            "the shorter: scaled to the short side of a clip they would fill the memory; crop it first",
             backend,
         )
 
@@ -188,7 +188,8 @@ def local_video_path(path: str | os.PathLike[str], backend: str) -> tuple[str, s
     try:
         size = os.stat(local).st_size
     except (FileNotFoundError, NotADirectoryError) as error:
-        detail = f"there is no shard '{part.shard}'" if part else "there is no such file"
+        what = f"shard '{part.shard}'" if part else "such file"
+        detail = f"there is no {what}; check the path (of a list's relative ones also DATA.PATH_PREFIX)"
         raise VideoReadError(text, "missing file", detail, backend) from error
     except (OSError, ValueError) as error:
         raise VideoReadError(text, "not readable", str(error), backend) from error
@@ -196,7 +197,7 @@ def local_video_path(path: str | os.PathLike[str], backend: str) -> tuple[str, s
         detail = "it is a directory, not a video file; backend 'frames' reads folders of extracted frames"
         raise VideoReadError(text, "directory", detail, backend)
     if size == 0 or (part and part.size == 0):
-        raise VideoReadError(text, "empty file", "the file has no content (0 bytes)", backend)
+        raise VideoReadError(text, "empty file", "the file has no content (0 bytes); get it again", backend)
     if part is None:
         return text, local
     part = part._replace(shard=local)

@@ -221,7 +221,12 @@ class StreamDecoder:
         finally:
             container.close()
         if frame is None:
-            raise VideoReadError(self._path, "no frames", "no frame of the video decodes", self._backend)
+            raise VideoReadError(
+                self._path,
+                "no frames",
+                "no frame of the video decodes; get it again, or leave it out",
+                self._backend,
+            )
         return frame
 
     def check_time(self) -> None:

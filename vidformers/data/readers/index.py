@@ -124,17 +124,24 @@ def open_container(
             head = file.read(16)
             size = file.seek(0, os.SEEK_END)
         if any(mark in head for mark in _CONTAINER_SIGNATURES):
-            detail = f"it begins like a video file but its structure cannot be read ({describe(error)})"
+            detail = (
+                f"it begins like a video file but its structure cannot be read ({describe(error)}); get it "
+                "again, or leave it out"
+            )
             raise VideoReadError(path, "truncated or damaged", detail, backend) from error
         detail = (
-            f"its content ({size} bytes, beginning {head!r}) is no known video format ({describe(error)})"
+            f"its content ({size} bytes, beginning {head!r}) is no known video format ({describe(error)}), "
+            "such as MP4, WebM, Matroska or AVI; get it again, or leave it out"
         )
         raise VideoReadError(path, "not a video", detail, backend) from error
     name = container.format.name
     if name.endswith("_pipe") or name in ("image2", "tty"):
         container.close()
         raise VideoReadError(
-            path, "not a video", f"its content is a still image or text (format {name})", backend
+            path,
+            "not a video",
+            f"its content is a still image or text (format {name}); backend 'frames' reads images",
+            backend,
         )
     return container
 
@@ -169,11 +176,14 @@ def first_video_stream(container: InputContainer, path: str, backend: str) -> Vi
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "no streams at all"
-        raise VideoReadError(path, "no video stream", f"the file holds only: {kinds}", backend)
+        raise VideoReadError(path, "no video stream", f"the file holds only: {kinds}; leave it out", backend)
     stream = streams[0]
     if stream.codec_context is None:
         raise VideoReadError(
-            path, "no decoder", "this FFmpeg build has no decoder for its video codec", backend
+            path,
+            "no decoder",
+            "this FFmpeg build has no decoder for its video codec; re-encode it, to H.264 say",
+            backend,
         )
     return stream
 

@@ -141,7 +141,10 @@ class PyAVReader:
             self._num_frames = sum(1 for _ in self._decoder.frames_from_start())
         if self._num_frames == 0:
             raise VideoReadError(
-                self.path, "no frames", "the video stream holds no frame that decodes", self.backend
+                self.path,
+                "no frames",
+                "the video stream holds no frame that decodes; get it again, or leave it out",
+                self.backend,
             )
 
     def _recall(self, entry: CachedIndex) -> None:
