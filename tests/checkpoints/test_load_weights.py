@@ -324,6 +324,10 @@ def test_another_class_count() -> None:
     with pytest.raises(ValueError, match=r"head.projection.weight \(\(9, 16\).* or use strict=False"):
         load_weights(model, weights)
     info = load_weights(model, weights, strict=False)
+    assert repr(info) == (
+        f"<LoadInfo: {info.source} names, {len(info.matched)} matched, 2 missing (head.projection.weight, "
+        "head.projection.bias), 0 unexpected, 0 resized, 0 inflated>"
+    )
     assert info.missing == ["head.projection.weight", "head.projection.bias"]
     torch.testing.assert_close(model.head.projection.weight, head)
     torch.testing.assert_close(model.norm.weight, weights["norm.weight"])

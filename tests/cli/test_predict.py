@@ -107,6 +107,7 @@ def test_wrong_usage_is_one_line(
         (["a.mp4", "--weights", "x", "--hop", "1"], "add --timeline"),
         (["a.mp4", "--weights", "x", "--timeline", "--views", "2"], "leave out --views and --crops"),
         (["a.mp4", "--weights", "x", "--out", "a.txt"], "ends in .json or .csv"),
+        (["a.mp4", "--weights", "x", "--timeline", "--out", "lines/a.csv"], "it is a folder"),
         (["a.mp4", "--weights", "x", "--top", "0"], "wanted 1 or more"),
     ],
 )

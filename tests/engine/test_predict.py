@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +182,28 @@ def test_an_unreadable_video_says_why(tmp_path: Path) -> None:
     assert error.value.reason == "not a video"
     with pytest.raises(VideoReadError, match="missing file"):
         predictor(tmp_path / "none.mp4")
+
+
+@pytest.mark.parametrize(
+    ("video", "message"),
+    [
+        (["a.mp4"], r"got a list; wanted the path of one video; for several make a vidformers\.Predictor"),
+        (torch.zeros(1, 3, 4, 32, 32), r"got a Tensor; wanted .*Predictor\(\.\.\.\)\.score\(clips\)"),
+        (np.zeros((1, 3, 4, 32, 32)), "got a ndarray; wanted the path of one video; clips"),
+        (None, "got a NoneType; wanted the path"),
+    ],
+)
+def test_what_is_no_path_of_a_video(video: object, message: str, tmp_path: Path) -> None:
+    predictor = Predictor(weights=save_run(tmp_path))
+    calls = (
+        predictor,
+        partial(vf.predict, "none.pyth"),
+        partial(vf.explain, predictor),
+        partial(vf.predict_timeline, predictor),
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match=message):
+            call(video)  # type: ignore[operator]
 
 
 def test_the_averaged_weights_of_a_run_are_used(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ _CLASSIFIER = "head.projection.weight"
 logger = logging.getLogger(__name__)
 
 
-@dataclass
+@dataclass(repr=False)
 class LoadInfo:
     """What `load_weights` did, by parameter names of the model (`unexpected`: of the checkpoint, converted).
 
@@ -40,6 +40,17 @@ class LoadInfo:
     inflated: list[str] = field(default_factory=list)
     class_names: list[str] | None = None
     multi_label: bool = False
+
+    def __repr__(self) -> str:
+        """Counts, and the first names of what was not found or not used: a notebook shows it."""
+        shown = [f"{len(self.matched)} matched"]
+        for name in ("missing", "unexpected"):
+            names = getattr(self, name)
+            shown.append(f"{len(names)} {name}" + (f" ({_some(names)})" if names else ""))
+        shown += [f"{len(self.resized)} resized", f"{len(self.inflated)} inflated"]
+        if self.class_names:
+            shown.append(f"{len(self.class_names)} class names ({_some(self.class_names)})")
+        return f"<LoadInfo: {self.source} names, {', '.join(shown)}>"
 
 
 def load_weights(

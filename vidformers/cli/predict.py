@@ -83,6 +83,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("a timeline has one centre crop a window; leave out --views and --crops")
     if chosen.out and not chosen.timeline and chosen.out.suffix not in (".json", ".csv"):
         parser.error(f"--out {chosen.out}: wanted a file that ends in .json or .csv")
+    if chosen.out and chosen.timeline and chosen.out.suffix in (".json", ".csv"):
+        parser.error(
+            f"--out {chosen.out} is named like a file; with --timeline it is a folder, and each video gets "
+            f"a .csv, a .json and a .png file: try --out {chosen.out.with_suffix('')}"
+        )
     return chosen
 
 

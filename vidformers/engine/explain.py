@@ -13,7 +13,7 @@ from vidformers.config.values import nearest
 from vidformers.data.readers import open_video
 from vidformers.data.readers.base import frame_seconds
 from vidformers.data.views import gather_views
-from vidformers.engine.predict import Predictor
+from vidformers.engine.predict import Predictor, video_path
 from vidformers.layers.checks import check_choice
 
 _SPREAD_RATE = 4.0  # frames a second, to show clips whose frames are spread over a whole video
@@ -75,6 +75,7 @@ def explain(
     there is not, for a view that there is not, and for a class with rollout, which has none.
     """
     check_choice("method", method, ("rollout", "relevance", "gradcam"))
+    path = video_path(video)
     predictor = model
     if not isinstance(predictor, Predictor):
         predictor = Predictor(predictor, weights=weights, labels=labels, device=device)
@@ -94,8 +95,8 @@ def explain(
         chosen.append(indices)
         return indices
 
-    views = predictor.views(os.fspath(video), note)
-    with open_video(os.fspath(video), predictor.backend) as reader:
+    views = predictor.views(path, note)
+    with open_video(path, predictor.backend) as reader:
         moments = frame_seconds(reader)
     number, num_crops = len(views.view_index), len(views.crops)
     row = (number // 2 if view is None else view) * num_crops + num_crops // 2
@@ -108,7 +109,7 @@ def explain(
     frames = views.frames[views.view_index[row // num_crops], top : top + height, left : left + width]
     rate = protocol.target_fps / protocol.sampling_rate
     return VideoExplanation(
-        path=os.fspath(video),
+        path=path,
         method=method,
         class_name=predictor.class_names[label],
         probability=float(probabilities[label]),

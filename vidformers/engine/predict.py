@@ -94,8 +94,9 @@ class Predictor:
         self.multi_label = ready.multi_label
 
     def __call__(self, video: str | os.PathLike[str]) -> Prediction:
-        """The prediction for one video. Raises VideoReadError, whose `reason` and `detail` say why."""
-        path, protocol = os.fspath(video), self.protocol
+        """The prediction for one video. Raises VideoReadError, whose `reason` and `detail` say why, and
+        ValueError for what is no path."""
+        path, protocol = video_path(video), self.protocol
         views = self.views(path)
         rows = range(views.num_views)
         parts = [rows[first : first + self.batch_size] for first in range(0, len(rows), self.batch_size)]
@@ -164,4 +165,15 @@ def predict(
     `predict(model, "video.mp4").top(5)`; the arguments are those of `Predictor`, which is what to make once
     for many videos. The model is as it was afterwards.
     """
-    return Predictor(model, weights=weights, labels=labels, device=device)(video)
+    path = video_path(video)  # before a model is loaded
+    return Predictor(model, weights=weights, labels=labels, device=device)(path)
+
+
+def video_path(video: str | os.PathLike[str]) -> str:
+    """The path of one video as text. ValueError, that says what takes them, for several and for clips."""
+    if isinstance(video, str | os.PathLike):
+        return os.fspath(video)
+    advice = "for several make a vidformers.Predictor once and call it with each path"
+    if isinstance(video, Tensor | np.ndarray):
+        advice = "clips of pixels, normalised, go to vidformers.Predictor(...).score(clips), (B, 3, T, H, W)"
+    raise ValueError(f"got a {type(video).__name__}; wanted the path of one video; {advice}")

@@ -14,7 +14,7 @@ from vidformers.data.readers.base import frame_seconds
 from vidformers.data.readers.streaming import stream_frames
 from vidformers.data.transforms import normalize_clips, resize_frames, short_side_size
 from vidformers.data.views import spatial_crops
-from vidformers.engine.predict import Predictor
+from vidformers.engine.predict import Predictor, video_path
 
 # A clip of the "segment" rule is a whole video: about as long as those of Something-Something.
 SEGMENT_SECONDS = 4.0
@@ -94,7 +94,7 @@ def predict_timeline(
     hop = window / 2 if hop_seconds is None else hop_seconds
     if not (window > 0 and hop > 0):
         raise ValueError(f"got a window of {window:g} s and a hop of {hop:g} s; both must be above 0")
-    path = os.fspath(video)
+    path = video_path(video)
     threads = min(_DECODING_THREADS, os.cpu_count() or 1)
     with open_video(path, predictor.backend, thread_count=threads) as reader:
         starts = window_starts(reader.duration, window, hop)
