@@ -92,6 +92,16 @@ def test_a_changed_video_is_scanned_again(folder: Path, tmp_path: Path, cache: s
         assert video.num_frames == len(expected), "the entry is the new file's"
 
 
+def test_a_video_replaced_while_it_is_open_leaves_no_entry(folder: Path, tmp_path: Path, cache: str) -> None:
+    path = tmp_path / "video.mp4"
+    path.write_bytes((folder / "b_frames.mp4").read_bytes())
+    with open_video(path, index_cache=cache):
+        READABLE["seven_frames.mp4"](tmp_path / "new.mp4").replace(path)
+    assert not entries(cache)
+    with open_video(path, index_cache=cache) as video:
+        assert video.num_frames == 7
+
+
 @pytest.mark.parametrize("damage", ["empty", "half", "a bit", "text", "appended"])
 def test_a_damaged_entry_is_said_and_made_anew(folder: Path, cache: str, damage: str) -> None:
     path = folder / "b_frames.mp4"

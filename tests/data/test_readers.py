@@ -6,6 +6,8 @@ import os
 import pickle
 import subprocess
 import sys
+import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,8 +25,9 @@ from tests.data.video_files import (
     shared_video,
     write_video,
 )
-from vidformers.data.readers import BACKENDS, VideoReader, VideoReadError, open_video
+from vidformers.data.readers import BACKENDS, VideoReader, VideoReadError, index, open_video
 from vidformers.data.readers.decoding import StreamDecoder, decode_through
+from vidformers.data.readers.pixels import FrameSink
 from vidformers.data.readers.pyav import PyAVReader
 
 HAS_DECORD = subprocess.run([sys.executable, "-c", "import decord"], capture_output=True).returncode == 0
@@ -52,6 +55,8 @@ REFUSED_BY_DECORD = {
     "rot180.mp4": "rotation",
     "rot270.mp4": "rotation",
     "mirrored.mp4": "rotation",
+    "palette.avi": "palette",
+    "camera.avi": "rotation",
 }
 # MPEG-4 part 2 leaves the rounding of its inverse transform open, and decord's FFmpeg 4 rounds otherwise than
 # FFmpeg 8.
@@ -180,6 +185,7 @@ def test_threads_change_nothing(folder: Path, name: str) -> None:
         ("rot180.mp4", lambda x: np.rot90(x, 2, (1, 2))),
         ("rot270.mp4", lambda x: np.rot90(x, -1, (1, 2))),
         ("mirrored.mp4", lambda x: x[:, :, ::-1]),
+        ("camera.avi", lambda x: np.rot90(x, -1, (1, 2))),
     ],
 )
 def test_rotation_is_applied_unless_told_not_to(folder: Path, name: str, turn: object) -> None:
@@ -267,7 +273,7 @@ def test_a_frame_is_found_at_the_first_try(
     monkeypatch.setattr("vidformers.data.readers.decoding.KEPT_BYTES", kept_bytes)
     with PyAVReader(path) as video:
         if video.frame_pts is None:
-            assert name in ("mpeg4_b.avi", "mm_test.avi", "raw.h264", "mid_gop.ts"), (
+            assert name in ("mpeg4_b.avi", "mm_test.avi", "raw.h264", "mid_gop.ts", "palette.avi"), (
                 "only these must be counted"
             )
             return
@@ -312,6 +318,57 @@ def broken(folder: Path) -> dict[str, Path]:
     (folder / "folder.mp4").mkdir()
     names = [*files, "sound.mp4", "still.mp4", "folder.mp4"]
     return {name: folder / name for name in names} | {"missing.mp4": folder / "no" / "missing.mp4"}
+
+
+@pytest.mark.parametrize("in_shard", [False, True])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ffconcat version 1.0\nfile other.mkv\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nother.ts\n#EXT-X-ENDLIST\n",
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 45678 RTP/AVP 96\n"
+        "a=rtpmap:96 H264/90000\n",
+    ],
+    ids=["concat", "hls", "sdp"],
+)
+def test_a_text_that_names_other_files_or_addresses_is_no_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, in_shard: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "other.mkv")
+    write_video(tmp_path / "other.ts")
+    path = tmp_path / ("clip.m3u8" if text.startswith("#EXT") else "clip.mp4")
+    path.write_text(text)
+    name = str(path)
+    if in_shard:
+        with tarfile.open(tmp_path / "shard.tar", "w", format=tarfile.USTAR_FORMAT) as shard:
+            shard.add(path, path.name)
+        name = f"{tmp_path}/shard.tar#512+{len(text)}/{path.name}"
+    begun = time.monotonic()
+    with pytest.raises(VideoReadError) as caught:
+        open_video(name)
+    assert caught.value.reason == "not a video"
+    assert time.monotonic() - begun < 5  # the address of an SDP is listened at for 10 s
+
+
+def test_a_file_without_permission_is_not_readable(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")  # which nobody says to root
+
+    monkeypatch.setattr(index, "_open", refuse)
+    monkeypatch.setattr(index, "open_source", refuse)
+    with pytest.raises(VideoReadError, match="check the file's permissions") as caught:
+        open_video(made(folder, "plain.mp4"))
+    assert caught.value.reason == "not readable"
+
+
+def test_a_turned_frame_of_one_pixel_is_converted() -> None:
+    """NumPy takes it for contiguous, whatever its strides."""
+    sink = FrameSink(
+        1, picture=lambda _: np.full((1, 1, 3), 7, np.uint8)[::-1, ::-1], convert=lambda frames, _: frames * 2
+    )
+    sink.put(0, av.VideoFrame(16, 16, "rgb24"))
+    assert sink.frames().tolist() == [[[[14, 14, 14]]]]
 
 
 @pytest.mark.parametrize("backend", ["pyav", pytest.param("decord", marks=needs_decord)])

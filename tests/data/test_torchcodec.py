@@ -38,7 +38,7 @@ NAMES = [
     "mpeg4_b.mp4", "mpeg4_b.avi", "mpeg2_b.ts", "h264_b.ts", "raw.h264", "odd_size.mp4", "odd_size_vp9.webm",
     "full_range.mp4", "ten_bits.mp4", "variable_rate.mp4", "gap.mkv", "late_start.mp4", "edit_list.mp4",
     "fragmented.mp4", "mid_gop.ts", "two_streams.mp4", "rot90.mp4", "rot270.mp4", "mirrored.mp4",
-    "ten_bits_hevc.mp4", "no_index.avi", "piped.mkv", "variable_rate_b.mp4", *SHARED_TABLE,
+    "ten_bits_hevc.mp4", "no_index.avi", "piped.mkv", "variable_rate_b.mp4", "palette.avi", *SHARED_TABLE,
 ]  # fmt: skip
 # Files that it must refuse, and a word of the reason it must give.
 REFUSED = {
@@ -49,6 +49,7 @@ REFUSED = {
     "mpeg4_b.avi": "AVI",
     "mm_test.avi": "AVI",
     "mirrored.mp4": "mirrored",
+    "palette.avi": "palette",
 }
 # The mean difference in grey levels that another conversion to RGB may make.
 OTHER_COLOURS = {

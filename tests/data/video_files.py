@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -10,6 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHARED_VIDEOS = Path(os.environ.get("VIDFORMERS_SHARED") or ROOT.parent / "shared") / "videos"
@@ -205,6 +207,39 @@ def _two_streams(path: Path) -> Path:
     return path
 
 
+def _palette(path: Path) -> Path:
+    """Its colours are in the header: FFmpeg hands them over with the first packet and never again."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("rawvideo", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "pal8"
+        colours = np.random.default_rng(0).integers(0, 256, (256, 4)).astype(np.uint8)
+        colours[:, 0] = 255
+        for index in range(12):
+            pixels = picture(index, 64, 48)[:, :, 0]
+            frame = av.VideoFrame.from_ndarray((pixels, colours), format="pal8")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+    return path
+
+
+def _camera_pictures(path: Path) -> Path:
+    """A motion JPEG of a camera held upright: each picture says in its EXIF data that it lies on its side."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        container.start_encoding()
+        for index in range(12):
+            file = io.BytesIO()
+            Image.fromarray(picture(index, 64, 48)).save(file, "JPEG", exif=exif)
+            packet = av.Packet(file.getvalue())
+            packet.pts = packet.dts = index
+            packet.time_base, packet.stream, packet.is_keyframe = Fraction(1, 25), stream, True
+            container.mux(packet)
+    return path
+
+
 _BFRAMES = {"bf": "3", "x264-params": "b-adapt=0:scenecut=0"}
 
 # Name (with the suffix that matters) -> how to write it. All are read by the PyAV backend.
@@ -292,6 +327,8 @@ READABLE: dict[str, Callable[[Path], Path]] = {
     "rot180.mp4": lambda p: write_video(p, rotation=180),
     "rot270.mp4": lambda p: write_video(p, rotation=-90),
     "mirrored.mp4": lambda p: write_video(p, rotation=0, hflip=True),
+    "palette.avi": _palette,
+    "camera.avi": _camera_pictures,
 }
 
 

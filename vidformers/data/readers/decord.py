@@ -109,7 +109,7 @@ def why_refused(facts: StreamFacts) -> str:
         return f"an edit list hides {facts.num_hidden_packets} frames, which decord shows"
     if facts.max_bits > 8 or facts.has_alpha:
         return f"decord converts {facts.pixel_format} to other colours"
-    if facts.distrust and facts.container != "avi":
+    if facts.distrust and (facts.container != "avi" or facts.pixel_format == "pal8"):
         return f"decord needs timestamps ({facts.distrust})"
     if facts.has_cut_chroma:
         return f"decord shifts the colours of {facts.pixel_format} at odd sizes"

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +31,13 @@ __all__ = [
 
 # The messages of an H.264 picture come before its pixels.
 _HEAD_BYTES = 1 << 12
+# Texts that name what is to be shown, and devices. What they name is not the file that somebody listed: other
+# files of this machine, addresses that it would listen at.
+REFUSED_FORMATS = {
+    "alsa", "avisynth", "concat", "dash", "fbdev", "hls", "imf", "iec61883", "jack", "kmsgrab", "lavfi",
+    "oss", "pulse", "rtp", "rtsp", "sap", "sdp", "sndio", "vapoursynth", "video4linux2,v4l2",
+    "webm_dash_manifest", "x11grab", "xcbgrab",
+}  # fmt: skip
 _CONTAINER_SIGNATURES = (b"ftyp", b"moov", b"mdat", b"RIFF", b"\x1aE\xdf\xa3", b"FLV", b"OggS", b"0&\xb2u")
 
 
@@ -112,17 +120,16 @@ def open_container(
 
     max_frame_pixels: for the decoder that looks for what the header leaves out.
     """
-    import av
-
     try:
-        # Titles in another encoding are no reason to refuse a video.
-        container = av.open(
-            decoder_source(local_path), metadata_errors="ignore", options=decoder_limit(max_frame_pixels)
-        )
+        container = _open(local_path, decoder_limit(max_frame_pixels))
     except Exception as error:
-        with open_source(local_path) as file:
-            head = file.read(16)
-            size = file.seek(0, os.SEEK_END)
+        try:
+            with open_source(local_path) as file:
+                head = file.read(16)
+                size = file.seek(0, os.SEEK_END)
+        except OSError as refused:
+            detail = f"{describe(refused)}; check the file's permissions"
+            raise VideoReadError(path, "not readable", detail, backend) from refused
         if any(mark in head for mark in _CONTAINER_SIGNATURES):
             detail = (
                 f"it begins like a video file but its structure cannot be read ({describe(error)}); get it "
@@ -146,6 +153,25 @@ def open_container(
     return container
 
 
+def _open(local_path: str | TarPart, options: Mapping[str, str]) -> InputContainer:
+    import av
+
+    allowed = {
+        "format_whitelist": _whitelist(),
+        "protocol_whitelist": "file" if isinstance(local_path, str) else "none",
+    }
+    # Titles in another encoding are no reason to refuse a video.
+    return av.open(decoder_source(local_path), metadata_errors="ignore", options={**allowed, **options})
+
+
+@cache
+def _whitelist() -> str:
+    """All formats that FFmpeg knows but those that read other files, devices or addresses."""
+    import av
+
+    return ",".join(sorted(av.formats_available - REFUSED_FORMATS))
+
+
 def decoder_limit(max_frame_pixels: int) -> dict[str, str]:
     """The options by which a decoder refuses larger frames without asking for their memory.
 
@@ -156,11 +182,8 @@ def decoder_limit(max_frame_pixels: int) -> dict[str, str]:
 
 def announced_size(local_path: str | TarPart, stream_index: int) -> tuple[int, int]:
     """(height, width) that the container gives a stream, whatever its decoder thinks of it; 0 if none."""
-    import av
-
-    options = {"codec_whitelist": "none"}
-    with av.open(decoder_source(local_path), metadata_errors="ignore", options=options) as container:
-        context = container.streams[stream_index].codec_context
+    with _open(local_path, {"codec_whitelist": "none"}) as container:
+        context: Any = container.streams[stream_index].codec_context
         return (0, 0) if context is None else (context.height, context.width)
 
 
@@ -206,7 +229,7 @@ def scan_packets(container: InputContainer, stream: VideoStream, packets: Iterab
     key_places: list[int] = []
     num_packets = num_hidden = num_without_pts = 0
     first_pts: int | None = None
-    starts_with_key = True
+    starts_with_key, has_palette = True, False
     is_h264, length_bytes = stream.codec_context.codec.name == "h264", _unit_length_bytes(stream)
     last_pts, end_pts = -(1 << 62), 0
     for packet in packets:
@@ -216,6 +239,7 @@ def scan_packets(container: InputContainer, stream: VideoStream, packets: Iterab
         if num_packets == 0:
             first_pts, starts_with_key = pts, packet.is_keyframe
         num_packets += 1
+        has_palette = has_palette or packet.has_sidedata("palette")
         if pts is None:
             num_without_pts += 1
             continue
@@ -243,6 +267,9 @@ def scan_packets(container: InputContainer, stream: VideoStream, packets: Iterab
         # AVI stores no timestamps: the demuxer makes them up in decoding order, so with reordering they name
         # other frames, and a look-up would return the wrong frame without any sign of it.
         distrust = "AVI with reordered frames has no true timestamps"
+    elif has_palette:
+        # The demuxer hands a palette over with one packet, and not again after seeking.
+        distrust = "its colours are a palette that comes once"
     return PacketIndex(
         frame_pts=frame_pts,
         key_pts=np.unique(np.asarray(keys, dtype=np.int64)),
@@ -271,9 +298,7 @@ def header_seconds(container: InputContainer, stream: VideoStream) -> float:
 
 def all_keys_are_idr(local_path: str | TarPart) -> bool:
     """Whether every H.264 key packet holds an IDR picture, and not the beginning of an intra refresh."""
-    import av
-
-    with av.open(decoder_source(local_path), metadata_errors="ignore") as container:
+    with _open(local_path, {}) as container:
         stream = container.streams.video[0]
         length_bytes = _unit_length_bytes(stream)
         for packet in container.demux(stream):

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import os
+import uuid
 import warnings
 import zlib
 from dataclasses import asdict, dataclass
@@ -21,7 +22,7 @@ import numpy as np
 from vidformers.data.readers.index import PacketIndex
 from vidformers.data.tar_parts import TarPart
 
-__all__ = ["CachedIndex", "load_index", "save_index"]
+__all__ = ["CachedIndex", "file_identity", "load_index", "save_index"]
 
 # Changed whenever the content or its meaning changes: older entries are then made anew.
 _MAGIC = b"vidformers frame index 2\n"
@@ -72,7 +73,7 @@ def load_index(folder: str, local_path: str | TarPart) -> CachedIndex | None:
             raise ValueError("its checksum is wrong")
         head, _, rest = body.partition(b"\n")
         values = json.loads(head)
-        if values.pop("file") != _identity(local_path):
+        if values.pop("file") != file_identity(local_path):
             return None  # the video has changed
         num_frames, num_keys = values.pop("num_pts"), values.pop("num_keys")
         pts = np.frombuffer(rest, "<i8", count=num_frames)
@@ -86,15 +87,18 @@ def load_index(folder: str, local_path: str | TarPart) -> CachedIndex | None:
         return None
 
 
-def save_index(folder: str, local_path: str | TarPart, entry: CachedIndex) -> None:
-    """Writes the entry of a video file. A folder that cannot be written is a warning: reading goes on."""
+def save_index(folder: str, local_path: str | TarPart, entry: CachedIndex, *, identity: list[int]) -> None:
+    """Writes the entry of a video file that had this `file_identity` before it was looked at; nothing if it
+    has changed since. A folder that cannot be written is a warning: reading goes on."""
+    if file_identity(local_path) != identity:
+        return
     place = _place(folder, local_path)
     values = asdict(entry)
     index = values.pop("index")
     pts, keys = (np.asarray(index.pop(name), dtype="<i8") for name in ("frame_pts", "key_pts"))
-    values.update(index=index, num_pts=len(pts), num_keys=len(keys), file=_identity(local_path))
+    values.update(index=index, num_pts=len(pts), num_keys=len(keys), file=identity)
     body = json.dumps(values).encode() + b"\n" + pts.tobytes() + keys.tobytes()
-    temporary = f"{place}.{os.getpid()}.part"
+    temporary = f"{place}.{uuid.uuid4().hex}.part"
     try:
         os.makedirs(os.path.dirname(place), exist_ok=True)
         with open(temporary, "wb") as file:
@@ -113,8 +117,12 @@ def _place(folder: str, local_path: str | TarPart) -> str:
     return os.path.join(folder, name[:2], name + ".index")
 
 
-def _identity(local_path: str | TarPart) -> list[int]:
-    status = os.stat(local_path if isinstance(local_path, str) else local_path.shard)
+def file_identity(local_path: str | TarPart) -> list[int]:
+    """By which a file is known not to have changed: size and modification time; empty if it is gone."""
+    try:
+        status = os.stat(local_path if isinstance(local_path, str) else local_path.shard)
+    except OSError:
+        return []
     return [status.st_size, status.st_mtime_ns]
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # processor's caches hold the code and data of the one or of the other.
 WAITING_BYTES = 1 << 22
 
+_QUARTER_TURNS = {0: (1, 0), 90: (0, 1), 180: (-1, 0), 270: (0, -1)}  # cosine and sine
+
 __all__ = ["FrameSink", "RgbConverter", "display_orientation", "turn"]
 
 
@@ -79,7 +81,7 @@ class FrameSink:
 
     def _store_converted(self, row: int, picture: np.ndarray, convert: Conversion) -> None:
         if min(picture.strides) < 0:  # turned upside down or mirrored, which torch cannot hold
-            picture = np.ascontiguousarray(picture)
+            picture = picture.copy()
         one = torch.from_numpy(picture[None])
         if self._out is not None:
             convert(one, torch.from_numpy(self._out[row : row + 1]))
@@ -121,15 +123,17 @@ def display_orientation(frame: VideoFrame) -> np.ndarray:
     Identity if there is none, or if it asks for an angle that is no multiple of 90 degrees.
     """
     identity = np.eye(2, dtype=int)
-    if len(frame.side_data) == 0:
-        return identity
     from av.sidedata.sidedata import Type
 
-    items: Any = frame.side_data
     try:
+        items: Any = frame.side_data
         side_data = items[Type.DISPLAYMATRIX]
     except KeyError:
         return identity
+    except ValueError:
+        # Where there is a kind that PyAV does not know (EXIF, for one) it gives none of them, but the angle.
+        cos, sin = _QUARTER_TURNS.get(frame.rotation % 360, (1, 0))
+        return np.array([[cos, -sin], [sin, cos]])
     matrix = np.frombuffer(bytes(side_data), dtype=np.int32)[[0, 1, 3, 4]].reshape(2, 2) / 65536.0
     rounded = np.rint(matrix).astype(int)
     is_quarter_turn = (np.abs(rounded).sum(0) == 1).all() and (np.abs(rounded).sum(1) == 1).all()

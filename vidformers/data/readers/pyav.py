@@ -39,7 +39,7 @@ from vidformers.data.readers.index import (
     scan_packets,
     stream_facts,
 )
-from vidformers.data.readers.index_cache import CachedIndex, load_index, save_index
+from vidformers.data.readers.index_cache import CachedIndex, file_identity, load_index, save_index
 from vidformers.data.readers.pixels import FrameSink, RgbConverter, display_orientation, turn
 from vidformers.data.readers.streaming import OnDamage
 
@@ -111,6 +111,7 @@ class PyAVReader:
     def _open(self) -> None:
         self._to_rgb = RgbConverter()
         if self._index_cache:
+            self._identity = file_identity(self._local_path)
             self._in_cache = load_index(self._index_cache, self._local_path)
         if self._in_cache is not None:
             self._recall(self._in_cache)
@@ -178,7 +179,7 @@ class PyAVReader:
             entry.orientation,
             entry.index.distrust,
         ):
-            save_index(self._index_cache, self._local_path, entry)
+            save_index(self._index_cache, self._local_path, entry, identity=self._identity)
             self._in_cache = entry
 
     # ---- what callers see
