@@ -38,6 +38,8 @@ def test_literal(text, value):
         ("2024", "output", "2024"),
         ("' '", ",", " "),
         ("true", False, True),
+        ("[shuffle, freeze[first],splice[0.5,other]]", [], ["shuffle", "freeze[first]", "splice[0.5,other]"]),
+        ("[]", [1], []),
     ],
 )
 def test_coerce(value, default, result):

@@ -6,6 +6,7 @@ type, and None stands for "a number or nothing".
 
 import ast
 import difflib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -51,6 +52,19 @@ def _lists(value: Any) -> Any:
     return [_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
+def _bare_words(text: str) -> list[Any]:
+    """What lies between commas, of which those in brackets part nothing: a shell has eaten the quotes of
+    `["shuffle", "freeze[first]"]`."""
+    words, depth = [""], 0
+    for character in text:
+        depth += (character == "[") - (character == "]")
+        if character == "," and depth == 0:
+            words.append("")
+        else:
+            words[-1] += character
+    return [literal(word.strip()) for word in words]
+
+
 def coerce(key: str, value: Any, default: Any, *, where: str = "") -> Any:
     """`value` as the type of `default`: ints pass for floats, tuples for lists, literal strings for what they
     spell.
@@ -77,8 +91,11 @@ def coerce(key: str, value: Any, default: Any, *, where: str = "") -> Any:
             return float(got)
         if got is None and default is None:
             return None
-    elif isinstance(default, list) and isinstance(got, list):
-        return got
+    elif isinstance(default, list):
+        if isinstance(got, str) and re.fullmatch(r"\[.*\]", got.strip(), flags=re.DOTALL):
+            got = _bare_words(got.strip()[1:-1])
+        if isinstance(got, list):
+            return got
     raise _type_error(key, value, default, where)
 
 
