@@ -131,12 +131,27 @@ def test_a_warning_ends_the_run_with_a_checkpoint(straight, number, tmp_path, ti
     config.write_text(config.read_text().replace("CHECKPOINT_STEPS: 1", "CHECKPOINT_STEPS: 0"))
     stopped = start(config, kill_at="step:6", number=number)
     assert stopped.returncode == 128 + number, stopped.stderr
-    assert "stopped with a checkpoint" in stopped.stdout
+    name = signal.Signals(number).name
+    assert (
+        f"{name}: stopped with a checkpoint; the same command goes on from epoch 2, after step 2 of it.\n"
+        in stopped.stdout
+    )
     checkpoints = sorted(path.name for path in (config.parent / "out" / "checkpoints").glob("checkpoint*"))
     assert checkpoints == ["checkpoint_epoch_00001.pyth", "checkpoint_epoch_00001_step_000002.pyth"]
     again = start(config)
     assert again.returncode == 0, again.stderr
     assert curve(config) == curve(straight)
+
+
+@pytest.mark.parametrize(
+    ("kill_at", "place"),
+    [("step:1", "epoch 1"), ("step:5", "epoch 2"), ("step:7", "epoch 2, after step 2 of it")],
+)
+def test_ctrl_c_says_where_the_same_command_goes_on(kill_at, place, tmp_path, tiny_dataset):
+    config = make_config(tmp_path / "run", tiny_dataset)
+    stopped = start(config, kill_at=kill_at, number=signal.SIGINT)
+    assert stopped.returncode == 130, stopped.stderr
+    assert f"Ctrl-C: stopped; the same command goes on from {place}.\n" in stopped.stdout
 
 
 def test_a_warning_at_the_end_of_an_epoch_does_not_wait_for_the_validation(straight, tmp_path, tiny_dataset):

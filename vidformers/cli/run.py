@@ -80,6 +80,7 @@ def run(chosen: argparse.Namespace) -> None:
     from vidformers.engine.run_report import report
     from vidformers.engine.test import check_test_weights, test
     from vidformers.engine.train import Trainer
+    from vidformers.engine.training_settings import settings_without_training
 
     if not (cfg.TRAIN.ENABLE or cfg.TEST.ENABLE or cfg.ABLATION.ENABLE):
         raise ValueError("Nothing to do: TRAIN.ENABLE, TEST.ENABLE and ABLATION.ENABLE are all False.")
@@ -103,7 +104,8 @@ def run(chosen: argparse.Namespace) -> None:
         training_class = Pretrainer if cfg.PRETRAIN.ENABLE else Trainer
         trainer = training_class(cfg, *training) if training else None
         if is_main_process():
-            write_text_atomically(output / "config.yaml", cfg.dump())
+            settings = trainer.state.settings if trainer else settings_without_training(cfg)
+            write_text_atomically(output / "config.yaml", settings.dump())
         if trainer:
             trainer.run()
             report(cfg)

@@ -130,11 +130,21 @@ def list_checkpoints(folder: Path, *, sharded: bool = False) -> list[Path]:
         return []
 
     def place(path: Path) -> tuple[int, int, bool]:
-        match = _NAME.match(path.name)
-        assert match
-        return int(match[1]), int(match[2] or 0), (path.suffix == ".sharded") == sharded
+        return *_place(path), (path.suffix == ".sharded") == sharded
 
     return sorted((path for path in folder.iterdir() if _NAME.match(path.name)), key=place)
+
+
+def newest_place(folder: Path) -> tuple[int, int]:
+    """Finished epochs, and finished steps of the next, of the newest checkpoint in `folder`; 0, 0 if none."""
+    paths = list_checkpoints(folder)
+    return _place(paths[-1]) if paths else (0, 0)
+
+
+def _place(path: Path) -> tuple[int, int]:
+    match = _NAME.match(path.name)
+    assert match
+    return int(match[1]), int(match[2] or 0)
 
 
 def keep_last(folder: Path, count: int, *, written: Path) -> None:

@@ -1,6 +1,6 @@
 """How far a training run is, what its checkpoints hold, and going on from one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from vidformers.engine.checkpoint import (
 )
 from vidformers.engine.distributed import full_state, is_main_process, same_buffers_, summed, wait_for_all
 from vidformers.engine.logs import say
+from vidformers.engine.protocol import checkpoint_config
+from vidformers.engine.training_settings import changed_settings, with_training_of
 
 
 @dataclass
@@ -62,6 +64,7 @@ class RunState:
         class_names: Sequence[str] | None,
     ) -> None:
         self.cfg = cfg
+        self.settings = cfg  # those that the weights are trained with, for config.yaml and the checkpoints
         self.model = model
         self.ema = ema
         self.optimizer = optimizer
@@ -69,6 +72,11 @@ class RunState:
         self.class_names = class_names
         self.folder = Path(cfg.OUTPUT_DIR) / "checkpoints"
         self.progress = Progress()
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to train."""
+        return self.progress.epoch >= self.cfg.SOLVER.MAX_EPOCH
 
     def save(self) -> None:
         """Write a checkpoint of this moment, and delete those beyond TRAIN.KEEP_CHECKPOINTS."""
@@ -109,9 +117,9 @@ class RunState:
 
     def resume(self, path: Path, state: dict) -> None:
         """Continue from `state`, read from `path`; settings that changed since are named, and the new ones
-        hold. Raises ValueError where they do not fit it."""
+        hold, unless nothing is left to train. Raises ValueError where they do not fit it."""
         sharded = path.is_dir()
-        missing = {"epoch", "config"} - state.keys()
+        missing = {"epoch", "config", "vidformers"} - state.keys()
         if not sharded:
             missing |= {"model", "optimizer", "scaler"} - state.keys()
         if missing:
@@ -126,7 +134,13 @@ class RunState:
                 "makes a file of a folder) in another OUTPUT_DIR."
             )
         check_class_names(path, state.get("class_names"), self.class_names, Path(self.cfg.OUTPUT_DIR))
-        changed = self._changed_settings(path, state)
+        try:
+            old = checkpoint_config(state)
+        except ValueError as error:
+            raise ValueError(f"{path} cannot be gone on with: {error}; set another OUTPUT_DIR.") from None
+        assert old is not None
+        changed = changed_settings(old, self.cfg)
+        self._check_changed(path, state, changed)
         settings = [
             {key: group[key] for key in group if key != "params"} for group in self.optimizer.param_groups
         ]
@@ -156,33 +170,42 @@ class RunState:
             now.totals = Totals(*state.get("totals", ()))
         now.best, now.best_loss = state.get("best"), state.get("best_loss", float("inf"))
         now.last_epoch_loss = state.get("last_epoch_loss", float("nan"))
+        last = self.cfg.SOLVER.MAX_EPOCH
+        if self.finished:
+            self.settings = with_training_of(old, self.cfg)
+            say(
+                f"Nothing is left to train: {now.epoch} epochs are done ({path}), and SOLVER.MAX_EPOCH is "
+                f"{last}. Raise it to go on, or set another OUTPUT_DIR for a new run."
+            )
+            if changed:
+                text = "; ".join(changed.values())
+                say(f"  settings that differ from those of this training, which config.yaml keeps: {text}")
+            return
         steps = f" and {now.step} steps" if now.step else ""
-        say(f"Resuming from {path} after {now.epoch} of {self.cfg.SOLVER.MAX_EPOCH} epochs{steps}.")
+        say(f"Resuming from {path} after {now.epoch} of {last} epochs{steps}.")
         if changed:
             say(f"  settings changed since: {'; '.join(changed.values())}")
 
-    def _changed_settings(self, path: Path, state: dict) -> dict[str, str]:
-        """`changed_settings` since `state`; ValueError for one that this state cannot go on with."""
-        old = CfgNode.load_cfg(state["config"])
-        changed = changed_settings(old, self.cfg)
+    def _check_changed(self, path: Path, state: dict, changed: Mapping[str, str]) -> None:
+        """ValueError for a setting changed since `state` that it cannot go on with."""
         if "SOLVER.OPTIMIZING_METHOD" in changed or "SOLVER.LAYER_DECAY" in changed:
             raise ValueError(
                 f"{path} was written with other optimizer settings ({'; '.join(changed.values())}), whose "
                 "state does not fit. Use the old ones, or another OUTPUT_DIR."
             )
-        step = state.get("step", 0)
-        if step and not {"TRAIN.BATCH_SIZE", "AUG.NUM_SAMPLE"}.isdisjoint(changed):
+        if not state.get("step", 0):
+            return
+        if not {"TRAIN.BATCH_SIZE", "AUG.NUM_SAMPLE"}.isdisjoint(changed):
             raise ValueError(
                 f"{path} was written within an epoch, with other batches ({'; '.join(changed.values())}). "
                 "Use the old ones until the epoch is finished, or another OUTPUT_DIR."
             )
-        if step and old.get("RNG_SEED") != self.cfg.RNG_SEED:
+        if "RNG_SEED" in changed:
             raise ValueError(
-                f"{path} was written within an epoch, whose order is that of RNG_SEED {old.get('RNG_SEED')}; "
-                f"with {self.cfg.RNG_SEED} some videos would come twice. Use the old one until the epoch is "
-                "finished, or another OUTPUT_DIR."
+                f"{path} was written within an epoch, whose order is that of another seed "
+                f"({changed['RNG_SEED']}), with which some videos would come twice. Use the old one until "
+                "the epoch is finished, or another OUTPUT_DIR."
             )
-        return changed
 
     def _rest(self) -> dict:
         """All of a checkpoint but the tensors that may be sharded."""
@@ -198,7 +221,7 @@ class RunState:
             "num_classes": self.cfg.MODEL.NUM_CLASSES,
             "class_names": self.class_names,
             "multi_label": self.cfg.MODEL.LOSS_FUNC == "bce_logit",
-            "config": self.cfg.dump(),
+            "config": self.settings.dump(),
             "vidformers": vidformers.__version__,
         }
 
@@ -223,15 +246,3 @@ class RunState:
         )
         if self.ema:
             set_model_state_dict(self.ema.module, state["ema"])
-
-
-def changed_settings(old: CfgNode, new: CfgNode) -> dict[str, str]:
-    """Keys of the model and the recipe that differ, each with a text `KEY old -> new`."""
-    changed = {}
-    for section in ("MODEL", "SOLVER", "AUG", "MIXUP", "TRAIN", "PRETRAIN"):
-        before, after = dict(old.get(section, {})), dict(new[section])
-        for key in sorted(before.keys() | after.keys()):
-            if key not in ("ENABLE", "AUTO_RESUME") and before.get(key) != after.get(key):
-                name = f"{section}.{key}"
-                changed[name] = f"{name} {before.get(key)} -> {after.get(key)}"
-    return changed

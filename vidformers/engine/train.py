@@ -31,7 +31,7 @@ from vidformers.engine.build import (
     build_train_loader,
     resolve_device,
 )
-from vidformers.engine.checkpoint import BEST, checkpoint_path, load_newest_checkpoint
+from vidformers.engine.checkpoint import BEST, checkpoint_path, load_newest_checkpoint, newest_place
 from vidformers.engine.data_time import DataTime
 from vidformers.engine.distributed import (
     full_state,
@@ -143,14 +143,15 @@ class Trainer:
         self.progress = now = self.state.progress
         if resumed is not None:
             self.state.resume(*resumed)
-            self.log.write("resume", epoch=now.epoch + 1, step=now.step, checkpoint=str(resumed[0]))
+            if not self.state.finished:
+                self.log.write("resume", epoch=now.epoch + 1, step=now.step, checkpoint=str(resumed[0]))
         self.start_epoch = now.epoch
         self.tensorboard = None
-        if cfg.TENSORBOARD.ENABLE and is_main_process():
+        if cfg.TENSORBOARD.ENABLE and is_main_process() and not self.state.finished:
             self.tensorboard = TensorBoardLog(
                 self.output / "tensorboard", first_step=self._steps_done(now.epoch, now.step) + 1
             )
-        if not now.step:
+        if not now.step and not self.state.finished:
             self.failed.forget("train")  # they may have been repaired since
 
     def build(self) -> nn.Module:
@@ -166,34 +167,48 @@ class Trainer:
 
         SIGTERM and SIGUSR1, by which schedulers announce that they take the machine away, end the run after
         the step or the batch of a validation under way, with a checkpoint: SystemExit of 128 + the signal's
-        number.
+        number. Ctrl-C ends it at once, with those written before. Both say where the same command goes on.
         """
         cfg, now = self.cfg, self.progress
-        num_parameters = sum(p.numel() for p in self.model.parameters())
-        devices = f"{world_size()} x {self.device.type}" if world_size() > 1 else self.device.type
-        say(
-            f"Training {cfg.MODEL.NAME} ({num_parameters / 1e6:.2f} M parameters) on "
-            f"{len(self.train_videos.records)} videos of {self.train_videos.source}, {devices}, "
-            f"{cfg.TRAIN.PRECISION}, epochs {now.epoch} to {cfg.SOLVER.MAX_EPOCH}."
-        )
         results: dict[str, float] = {}
-        with self.signals.heeded():
-            for epoch in range(now.epoch, cfg.SOLVER.MAX_EPOCH):
-                self.train_epoch(epoch)
-                for failures in gathered([(r.path, r.reason, r.detail) for r in self.failed.of("train")]):
-                    self._count_failures(failures)
-                finished, last = epoch + 1, epoch + 1 == cfg.SOLVER.MAX_EPOCH
-                if last or finished % cfg.TRAIN.EVAL_PERIOD == 0:
-                    # The epoch is not over before it: a run that is stopped in it goes on with it.
-                    results = self.validate(finished)
-                now.epoch, now.step, now.totals = finished, 0, Totals()
-                if last or finished % cfg.TRAIN.CHECKPOINT_PERIOD == 0:
-                    self.state.save()
-                self._stop_if_told()
-        if cfg.TRAIN.SHARD:
-            self.state.write_whole(checkpoint_path(self.checkpoints, cfg.SOLVER.MAX_EPOCH))
+        finished_before = self.state.finished
+        if not finished_before:
+            num_parameters = sum(p.numel() for p in self.model.parameters())
+            devices = f"{world_size()} x {self.device.type}" if world_size() > 1 else self.device.type
+            say(
+                f"Training {cfg.MODEL.NAME} ({num_parameters / 1e6:.2f} M parameters) on "
+                f"{len(self.train_videos.records)} videos of {self.train_videos.source}, {devices}, "
+                f"{cfg.TRAIN.PRECISION}, epochs {now.epoch} to {cfg.SOLVER.MAX_EPOCH}."
+            )
+            try:
+                with self.signals.heeded():
+                    results = self._train_epochs()
+            except KeyboardInterrupt:
+                say(f"Ctrl-C: stopped; {self._goes_on(*newest_place(self.checkpoints))}.")
+                raise
+        whole = checkpoint_path(self.checkpoints, now.epoch, now.step)
+        # Of a run that was finished before it is there, unless that was killed just before.
+        if cfg.TRAIN.SHARD and largest(int(not (finished_before and whole.exists()))):
+            self.state.write_whole(whole)
         if self.tensorboard:
             self.tensorboard.close()
+        return results
+
+    def _train_epochs(self) -> dict[str, float]:
+        cfg, now = self.cfg, self.progress
+        results: dict[str, float] = {}
+        for epoch in range(now.epoch, cfg.SOLVER.MAX_EPOCH):
+            self.train_epoch(epoch)
+            for failures in gathered([(r.path, r.reason, r.detail) for r in self.failed.of("train")]):
+                self._count_failures(failures)
+            finished, last = epoch + 1, epoch + 1 == cfg.SOLVER.MAX_EPOCH
+            if last or finished % cfg.TRAIN.EVAL_PERIOD == 0:
+                # The epoch is not over before it: a run that is stopped in it goes on with it.
+                results = self.validate(finished)
+            now.epoch, now.step, now.totals = finished, 0, Totals()
+            if last or finished % cfg.TRAIN.CHECKPOINT_PERIOD == 0:
+                self.state.save()
+            self._stop_if_told()
         return results
 
     def train_epoch(self, epoch: int) -> None:
@@ -403,9 +418,19 @@ class Trainer:
         with torch.inference_mode(mode=False):  # in which a validation is
             self.state.save()
         name = signal.Signals(number).name
-        say(f"{name}: stopped with a checkpoint; the same command goes on from there.")
-        self.log.write("stopped", signal=name, epoch=self.progress.epoch + 1, step=self.progress.step)
+        now = self.progress
+        say(f"{name}: stopped with a checkpoint; {self._goes_on(now.epoch, now.step)}.")
+        self.log.write("stopped", signal=name, epoch=now.epoch + 1, step=now.step)
         sys.exit(128 + number)
+
+    def _goes_on(self, epoch: int, step: int) -> str:
+        """What the same command does with a checkpoint of `epoch` epochs and `step` steps of the next."""
+        command = "the same command"
+        if not self.cfg.TRAIN.AUTO_RESUME:
+            command += ", with TRAIN.AUTO_RESUME True,"
+        if epoch >= self.cfg.SOLVER.MAX_EPOCH:
+            return f"{command} goes on with what comes after training"
+        return f"{command} goes on from epoch {epoch + 1}" + (f", after step {step} of it" if step else "")
 
     def _no_reduction(self, on: bool) -> AbstractContextManager[object]:
         """Gradients of all but a step's last part stay in the process that made them."""
