@@ -5,6 +5,7 @@ Below this file nothing sees the config; models are built by `engine/model.py`.
 
 import inspect
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ from vidformers.config.values import nearest
 from vidformers.data.datasets import DATASETS
 from vidformers.data.datasets.annotations import missing_videos
 from vidformers.data.datasets.clips import TestVideos, TrainClips, collate_train, collate_videos
+from vidformers.data.datasets.folder_split import SPLIT_NAME
 from vidformers.data.loader import build_loader
+from vidformers.data.paths import near_it
 from vidformers.data.records import VideoList, check_labels
+from vidformers.engine.checkpoint import list_checkpoints
 from vidformers.engine.distributed import rank, world_size
 from vidformers.engine.logs import say
 from vidformers.engine.protocol import view_short_side
@@ -39,19 +43,28 @@ def load_videos(cfg: CfgNode, split: str) -> VideoList:
         )
     load = DATASETS[name]
     if not cfg.DATA.PATH_TO_DATA_DIR and name != "motion":
-        content = (inspect.getdoc(load) or "its files").splitlines()[0]
+        content = _content(load)
         raise ValueError(
             f"{key} is {name!r}, but DATA.PATH_TO_DATA_DIR is empty. Add `DATA.PATH_TO_DATA_DIR "
             f"/path/to/folder`, the folder that holds {content}; or run on the generated dataset with "
             "`TRAIN.DATASET motion TEST.DATASET motion`."
         )
+    if name != "motion":
+        _check_folder(cfg.DATA.PATH_TO_DATA_DIR, _content(load))
+    weights = _weights_to_read(cfg, split)
     settings = {
         "path_prefix": cfg.DATA.PATH_PREFIX,
         "separator": cfg.DATA.PATH_LABEL_SEPARATOR,
         "split_number": cfg.DATA.SPLIT_NUMBER,
         "backend": cfg.DATA.DECODING_BACKEND,
-        "split_file": Path(cfg.OUTPUT_DIR) / "folder_split.json",
-        "new_split": cfg.TRAIN.ENABLE and name == cfg.TRAIN.DATASET,
+        "split_file": Path(cfg.OUTPUT_DIR) / SPLIT_NAME,
+        # A run leaves its checkpoints in <run>/checkpoints/.
+        "weights_split": Path(os.path.abspath(weights)).parent.parent / SPLIT_NAME if weights else None,
+        "new_split": (
+            cfg.TRAIN.ENABLE
+            and name == cfg.TRAIN.DATASET
+            and not (split == "test" and cfg.TEST.CHECKPOINT_FILE_PATH)
+        ),
         "seed": cfg.RNG_SEED,
     }
     asked = inspect.signature(load).parameters
@@ -70,21 +83,67 @@ def load_videos(cfg: CfgNode, split: str) -> VideoList:
     for note in videos.notes:
         say(note)
     check_labels(videos.records, cfg.MODEL.NUM_CLASSES, source=videos.source)
+    known = len(videos.class_names or ())
+    if split == "train" and 0 < known < cfg.MODEL.NUM_CLASSES and not cfg.PRETRAIN.ENABLE:
+        say(
+            f"{videos.source} has {known} classes, the model {cfg.MODEL.NUM_CLASSES} outputs: "
+            f"{cfg.MODEL.NUM_CLASSES - known} of them are never trained. MODEL.NUM_CLASSES {known} gives it "
+            "no more than there are classes."
+        )
     if videos.is_multi_label and cfg.MODEL.LOSS_FUNC != "bce_logit":
         raise ValueError(
             f"the videos of {videos.source} have several labels each, but MODEL.LOSS_FUNC is "
             f"{cfg.MODEL.LOSS_FUNC!r}; set MODEL.LOSS_FUNC bce_logit (a sigmoid a class)."
         )
-    _say_missing(videos, cfg.DATA.MAX_BAD_VIDEO_FRACTION if split == "train" else 1.0)
+    limit = cfg.DATA.MAX_BAD_VIDEO_FRACTION if split == "train" else 1.0
+    _say_missing(videos, limit, path_prefix=cfg.DATA.PATH_PREFIX)
     return videos
 
 
-def _say_missing(videos: VideoList, limit: float) -> None:
+def _weights_to_read(cfg: CfgNode, split: str) -> str:
+    """The file of the weights that training begins with ("train", "val") or that are tested ("test"); "" for
+    those of a new model, and those that the run has yet to train.
+
+    Raises FileNotFoundError for a TRAIN.CHECKPOINT_FILE_PATH that is needed and not there, before a video is
+    opened; addresses (s3://) are left to the loader.
+    """
+    if split == "test" and (cfg.TEST.CHECKPOINT_FILE_PATH or cfg.TRAIN.ENABLE):
+        return cfg.TEST.CHECKPOINT_FILE_PATH
+    if own := list_checkpoints(Path(cfg.OUTPUT_DIR) / "checkpoints"):
+        return str(own[-1])
+    path = cfg.TRAIN.CHECKPOINT_FILE_PATH
+    if path and "://" not in path and not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"TRAIN.CHECKPOINT_FILE_PATH is {path}, which is no file; give the path of a .pth, .pyth, .pt or "
+            f".safetensors file, or '' for random weights{near_it(path)}"
+        )
+    return path
+
+
+def _content(load: Callable[..., VideoList]) -> str:
+    """What a dataset's folder holds."""
+    return (inspect.getdoc(load) or "its files").splitlines()[0]
+
+
+def _check_folder(path: str, content: str) -> None:
+    """Raise FileNotFoundError if DATA.PATH_TO_DATA_DIR is no folder; addresses (s3://) are the loader's."""
+    if "://" in path or os.path.isdir(path):
+        return
+    what = "is a file" if os.path.isfile(path) else "does not exist"
+    raise FileNotFoundError(
+        f"DATA.PATH_TO_DATA_DIR is {path!r}, which {what}; wanted the folder that holds {content}"
+        f"{near_it(path)}"
+    )
+
+
+def _say_missing(videos: VideoList, limit: float, *, path_prefix: str) -> None:
     """Say how many videos are not there; FileNotFoundError if all or more than the share `limit` are not."""
     missing = missing_videos(videos.records)
     count, total = len(missing), len(videos.records)
     if missing and count == total:
         hint = "Set DATA.PATH_PREFIX to the folder that the paths of the list start from."
+        if path_prefix and "://" not in path_prefix and not os.path.isdir(path_prefix):
+            hint = f"DATA.PATH_PREFIX is {path_prefix!r}, which is no folder{near_it(path_prefix)}. {hint}"
         if os.sep != "\\" and "\\" in missing[0].video_id:
             hint += " The list has the backslashes of Windows, which part no folders here: write / for them."
         raise FileNotFoundError(

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from vidformers.checkpoints import load_weights
 from vidformers.data.datasets.clips import VideoViews
-from vidformers.data.paths import path_manager
+from vidformers.data.paths import near_it, path_manager
 from vidformers.data.views import gather_views
 from vidformers.engine.build import VideoList, build_test_loader, load_videos, resolve_device
 from vidformers.engine.checkpoint import check_class_names, load_newest_checkpoint
@@ -192,7 +192,7 @@ def check_test_weights(cfg: CfgNode) -> None:
     if path and not is_own and "://" not in path and not path_manager().isfile(path):
         raise FileNotFoundError(
             f"TEST.CHECKPOINT_FILE_PATH is {path}, which is no file; give the path of a .pth, .pyth, .pt or "
-            ".safetensors file, or '' for the weights that are trained"
+            f".safetensors file, or '' for the weights that are trained{near_it(path)}"
         )
 
 

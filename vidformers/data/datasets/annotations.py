@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from vidformers.data.paths import path_manager
+from vidformers.data.paths import near_it, path_manager
 from vidformers.data.records import VIDEO_EXTENSIONS, Record
 from vidformers.data.tar_parts import whole_file
 
@@ -28,7 +28,7 @@ def find_file(root: str, names: Sequence[str], folders: Sequence[str] = ()) -> s
     places = ", ".join([f"'{root}'", *(f"'{os.path.join(root, folder)}'" for folder in folders)])
     raise FileNotFoundError(
         f"there is no {' or '.join(names)} in {places}; set DATA.PATH_TO_DATA_DIR to the folder that holds "
-        "the dataset's annotation files"
+        f"the dataset's annotation files{near_it(os.path.join(root, names[0]))}"
     )
 
 

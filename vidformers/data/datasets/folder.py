@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import Counter
@@ -11,21 +10,31 @@ from pathlib import Path
 
 import numpy as np
 
-from vidformers.data.paths import path_manager
+from vidformers.data.datasets.folder_split import drawn, num_held_out, split_of
+from vidformers.data.paths import near_it, path_manager
 from vidformers.data.records import VIDEO_EXTENSIONS, Classes, Record, VideoList, class_order
-from vidformers.files import write_text_atomically
 
-HELD_OUT = 0.2  # of each class, where the folder has no split of its own
+_WANTED = "wanted is a folder with one subfolder a class, each holding video files: class_name/video.mp4"
 
 
-def load_folder(root: str, split: str, *, split_file: Path, new_split: bool, seed: int) -> VideoList:
+def load_folder(
+    root: str,
+    split: str,
+    *,
+    split_file: Path,
+    new_split: bool,
+    seed: int,
+    weights_split: Path | None = None,
+) -> VideoList:
     """one subfolder of videos a class, or such subfolders in train/, val/ and test/
 
     Where there is no train, val or test, the class folders are one list, of which a run that trains on it
     (`new_split`) holds out 20 % of each class by `seed`. What is held out is written to `split_file`, and
-    read from there by later runs, so that none tests what another has trained on; without that file and
-    without `new_split` every split is the whole list. classes.txt or classes.json in `root` sets the order of
-    the classes.
+    read from there by later runs, so that none tests what another has trained on; videos that have come since
+    are added to it. `weights_split` is the same file of the run that the weights come from: it goes first
+    where nothing is trained, and begins the `split_file` of a run that trains on from there. Without either
+    and without `new_split` every split is the whole list. classes.txt or classes.json in `root` sets the
+    order of the classes.
     """
     isdir = path_manager().isdir
     have = {name: os.path.join(root, name) for name in ("train", "val", "test")}
@@ -45,54 +54,33 @@ def load_folder(root: str, split: str, *, split_file: Path, new_split: bool, see
             f"{os.path.join(root, split)} with one subfolder of videos a class."
         )
     records, names = scan_folder(root, class_order(root, class_folders(root)) or None)
-    held_out: set[str] = set()
-    notes: list[str] = []
-    if split_file.is_file():
-        content = json.loads(split_file.read_text())
-        listed = set(content["held_out"])
-        if _place(content["root"]) == _place(root) or listed <= {record.video_id for record in records}:
-            held_out = listed  # a folder that has moved keeps its split
-        elif new_split:
-            raise ValueError(
-                f"{split_file} is the split of another folder, {content['root']}, on which a run has trained "
-                f"there; set another OUTPUT_DIR to train on {root}"
-            )
-        else:
-            notes.append(f"{split_file} is of {content['root']}, another folder: all of {root} is listed.")
-    if not held_out and not new_split:
-        return VideoList(records, Classes(names), root, tuple(notes))
-    if not held_out:
-        _, out = stratified_split(records, held_out_fraction=HELD_OUT, seed=seed)
-        if not out:
-            raise ValueError(
-                f"no class of {root} has two videos, so that none can be held out to validate on; add "
-                "videos, or make train/ and val/ folders of class folders"
-            )
-        held_out = {record.video_id for record in out}
-        split_file.parent.mkdir(parents=True, exist_ok=True)
-        content = {"root": _place(root), "seed": seed, "held_out": sorted(held_out)}
-        write_text_atomically(split_file, json.dumps(content, indent=2) + "\n")
-        notes.append(
-            f"{root} has no train, val and test folders: {len(out)} of {len(records)} videos are held out, "
-            f"{HELD_OUT:.0%} of each class (seed {seed}), listed in {split_file}."
-        )
-    chosen = [record for record in records if (record.video_id in held_out) != (split == "train")]
+    parts, everything, notes = split_of(
+        root,
+        records,
+        split_file=split_file,
+        weights_split=weights_split,
+        new_split=new_split,
+        seed=seed,
+    )
+    if parts is None:
+        return VideoList(records, Classes(names), everything, tuple(notes))
+    chosen = [record for record in records if parts.has(record, split)]
     part = "training" if split == "train" else "held-out"
     if not chosen:
         raise ValueError(
-            f"{split_file} leaves no video of {root} for the {part} part; delete it for a new split, which "
-            "begins a new run (another OUTPUT_DIR)"
+            f"the split of {root} ({split_file}) leaves no video for the {part} part; delete it for a new "
+            "split, which begins a new run (another OUTPUT_DIR)"
         )
     return VideoList(chosen, Classes(names), f"{root} ({part} part)", tuple(notes))
 
 
-def _place(root: str) -> str:
-    """One name for a folder, however it was written."""
-    return os.path.realpath(root) if os.path.isdir(root) else root.rstrip("/")
-
-
 def class_folders(root: str) -> list[str]:
-    """Names of the subfolders of `root` in natural order (class2 before class10), hidden ones left out."""
+    """Names of the subfolders of `root` in natural order (class2 before class10), hidden ones left out.
+
+    Raises FileNotFoundError if there is no such folder.
+    """
+    if not path_manager().isdir(root):
+        raise FileNotFoundError(f"there is no folder '{root}'; {_WANTED}{near_it(root)}")
     return [name for name in _listing(root) if path_manager().isdir(os.path.join(root, name))]
 
 
@@ -105,13 +93,9 @@ def scan_folder(root: str, class_names: Sequence[str] | None = None) -> tuple[li
     say what was found, also for a folder that is not in `class_names`.
     """
     root = os.fspath(root)
-    paths = path_manager()
-    wanted = "wanted is a folder with one subfolder a class, each holding video files: class_name/video.mp4"
-    if not paths.isdir(root):
-        raise FileNotFoundError(f"there is no folder '{root}'; {wanted}")
     folders = class_folders(root)
     if not folders:
-        raise ValueError(f"'{root}' has no subfolder; {wanted}")
+        raise ValueError(f"'{root}' has no subfolder; {_WANTED}")
     names = list(folders if class_names is None else class_names)
     unknown = [name for name in folders if name not in names]
     if unknown:
@@ -128,8 +112,8 @@ def scan_folder(root: str, class_names: Sequence[str] | None = None) -> tuple[li
                 records.append(Record(os.path.join(root, name, file_name), label, video_id))
     if not records:
         raise ValueError(
-            f"no video file in the {len(folders)} subfolders of '{root}' (such as '{folders[0]}'); {wanted}. "
-            f"Known extensions: {' '.join(VIDEO_EXTENSIONS)}"
+            f"no video file in the {len(folders)} subfolders of '{root}' (such as '{folders[0]}'); "
+            f"{_WANTED}. Known extensions: {' '.join(VIDEO_EXTENSIONS)}"
         )
     return records, names
 
@@ -174,8 +158,8 @@ def stratified_split(
     labels = np.array([record.label for record in records], dtype=np.int64)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        count = min(max(1, round(held_out_fraction * len(members))), len(members) - 1)
-        order = np.random.default_rng([seed, int(label)]).permutation(len(members))
-        held_out.update(members[order[:count]].tolist())
+        count = num_held_out(len(members), held_out_fraction)
+        chosen = drawn(len(members), count, seed=seed, label=int(label))
+        held_out.update(members[chosen].tolist())
     rest = [record for i, record in enumerate(records) if i not in held_out]
     return rest, [record for i, record in enumerate(records) if i in held_out]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from vidformers.data.datasets.annotations import list_folder
-from vidformers.data.paths import path_manager
+from vidformers.data.paths import near_it, path_manager
 from vidformers.data.readers.frames import IMAGE_EXTENSIONS
 from vidformers.data.records import Classes, Record, VideoList, class_order
 
@@ -24,7 +24,7 @@ def load_imagenet(root: str, split: str, *, backend: str) -> VideoList:
     folder = os.path.join(root, "train" if split == "train" else "val")
     if not path_manager().isdir(folder):
         raise FileNotFoundError(
-            f"there is no folder '{folder}'; wanted one subfolder of images a class in it"
+            f"there is no folder '{folder}'; wanted one subfolder of images a class in it{near_it(folder)}"
         )
     train = os.path.join(root, "train")
     # Plain alphabetical order, as ImageFolder's labels and published weights have it.

@@ -6,7 +6,7 @@ import os
 from typing import NoReturn
 
 from vidformers.data.datasets.annotations import read_lines
-from vidformers.data.paths import path_manager
+from vidformers.data.paths import near_it, path_manager
 from vidformers.data.records import VIDEO_EXTENSIONS, Record, VideoList, read_classes
 
 OFFICIAL_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
@@ -37,9 +37,10 @@ def read_list(list_path: str, *, path_prefix: str = "", separator: str = " ") ->
         raise ValueError("DATA.PATH_LABEL_SEPARATOR is empty; use ' ', ',' or a tab")
     if not path_manager().isfile(list_path):
         raise FileNotFoundError(
-            f"there is no list '{list_path}'. It must hold one video a row, `path{separator}label` with "
-            "labels from 0 and no header, for instance `videos/abc.mp4 17`. For videos in one folder a "
-            "class no list is needed: set TRAIN.DATASET folder TEST.DATASET folder."
+            f"there is no list '{list_path}'{near_it(list_path)}. It must hold one video a row, "
+            f"`path{separator}label` with labels from 0 and no header, for instance "
+            "`videos/abc.mp4 17`. For videos in one folder a class no list is needed: set "
+            "TRAIN.DATASET folder TEST.DATASET folder."
         )
     records = []
     for number, line in read_lines(list_path):
