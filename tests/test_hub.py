@@ -88,8 +88,12 @@ def test_weights_that_say_nothing_are_no_pretrained_model(tmp_path: Path) -> Non
     safetensors.torch.save_file(tiny("mvit_tiny").state_dict(), tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="does not say which model it is of; use create_model"):
         vf.from_pretrained(tmp_path)
-    with pytest.raises(FileNotFoundError):
-        vf.from_pretrained(tmp_path / "none.safetensors")
+    for name in ("none.safetensors", "none.pyth"):
+        with pytest.raises(FileNotFoundError, match="does not exist"):
+            vf.from_pretrained(tmp_path / name)
+    torch.save(tiny("mvit_tiny").state_dict(), tmp_path / "plain.pth")
+    with pytest.raises(ValueError, match=r"convert_checkpoint\.py .*plain\.pth new\.safetensors --model"):
+        vf.from_pretrained(tmp_path / "plain.pth")
     model = tiny("mvit_tiny")
     del model.metadata
     with pytest.raises(ValueError, match="does not say what it is"):

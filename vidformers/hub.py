@@ -12,10 +12,11 @@ from typing import Any
 from torch import nn
 
 from vidformers.checkpoints.metadata import Metadata, Protocol, read_metadata
+from vidformers.checkpoints.read import PRETRAINED, WEIGHTS_FILES, weights_file
 from vidformers.checkpoints.save import described, save_weights
-from vidformers.models.registry import create_model
+from vidformers.engine.protocol import run_metadata
+from vidformers.models.registry import check_size, create_model, load_fitting
 
-WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 CARD = "README.md"
 
@@ -23,9 +24,11 @@ CARD = "README.md"
 def from_pretrained(
     source: str | os.PathLike[str], *, revision: str | None = None, **overrides: Any
 ) -> nn.Module:
-    """The model of a file of `save_weights`, a folder of `save_pretrained`, or a repository of the hub.
+    """The model of a file of `save_weights`, a folder of `save_pretrained`, a run of ours, or a repository of
+    the hub.
 
-    source: "x.safetensors", a folder, or "owner/name" (needs the extra `hub`; `revision` is a branch, tag or
+    source: "x.safetensors", a folder, "output/run/checkpoints/best.pyth" (of PySlowFast too, where it carries
+    a config that is understood), or "owner/name" (needs the extra `hub`; `revision` is a branch, tag or
     commit of it). `overrides` go over the arguments that the model was made with, as in `create_model`:
     num_classes=10 gives it a new classifier. The model is in eval mode, ready to predict, as those of
     transformers' and huggingface_hub's `from_pretrained` are: call `.train()` to train it further.
@@ -33,18 +36,22 @@ def from_pretrained(
     Raises ValueError for weights that do not say what they are of; FileNotFoundError, ImportError, and the
     errors of `create_model` and of huggingface_hub.
     """
-    path = Path(source)
-    if path.is_dir():
-        path = path / WEIGHTS
-    elif path.suffix != ".safetensors" and not path.exists():
-        path = Path(_hub().hf_hub_download(os.fspath(source), WEIGHTS, revision=revision))
-    metadata = read_metadata(path)
+    path = os.fspath(source)
+    if not path.endswith(WEIGHTS_FILES) and not os.path.exists(path):
+        path = _hub().hf_hub_download(path, PRETRAINED, revision=revision)
+    path = weights_file(path)
+    metadata = read_metadata(path) if path.endswith(".safetensors") else run_metadata(path)
     if metadata is None:
         raise ValueError(
             f"{path} does not say which model it is of; use create_model(name, weights=...), or write it "
-            "anew with tools/convert_checkpoint.py"
+            f"anew: python tools/convert_checkpoint.py {path} new.safetensors --model NAME"
         )
-    return create_model(metadata.model_name, weights=path, **overrides).eval()
+    if path.endswith(".safetensors"):
+        return create_model(metadata.model_name, weights=path, **overrides).eval()
+    check_size(metadata.model_name, metadata.model_arguments, path)
+    model = create_model(metadata.model_name, **{**metadata.model_arguments, **overrides})
+    load_fitting(model, path, new_classifier="num_classes" in overrides)
+    return model.eval()
 
 
 def save_pretrained(
@@ -64,7 +71,7 @@ def save_pretrained(
     if labels is not None:
         metadata = replace(metadata, labels=tuple(labels))
     folder = Path(folder)
-    save_weights(model, folder / WEIGHTS, metadata)
+    save_weights(model, folder / PRETRAINED, metadata)
     (folder / CONFIG).write_text(json.dumps(asdict(metadata), indent=1) + "\n", encoding="utf-8")
     if not (folder / CARD).exists():
         (folder / CARD).write_text(_card(metadata), encoding="utf-8")

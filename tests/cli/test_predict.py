@@ -78,6 +78,9 @@ def test_a_timeline_of_several_videos(folder: Path, capsys: pytest.CaptureFixtur
     ("arguments", "message"),
     [
         (["one.mp4", "--weights", "none.pyth"], "none.pyth does not exist"),
+        (["one.mp4", "--weights", "more"], "more is a folder, not a checkpoint file; give the path"),
+        (["one.mp4", "--weights", "output"], "checkpoint file; give output/checkpoints/best.pyth"),
+        (["one.mp4", "--weights", "sharded"], "tools/export_checkpoint.py sharded weights.pyth"),
         (
             ["one.mp4", "--weights", "run.pyth", "--labels", "three.txt"],
             "names 3 classes, but mvit_tiny has 2",
@@ -95,6 +98,9 @@ def test_wrong_usage_is_one_line(
     folder: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "three.txt").write_text("a\nb\nc\n")
+    for name in ("output/checkpoints/best.pyth", "sharded/run.pyth", "sharded/.metadata"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
     (folder / "empty").mkdir()
     assert main(arguments) == 2
     error = capsys.readouterr().err

@@ -1,13 +1,14 @@
 """`vf.predict` and `Predictor`: the answers of the multi-view test, from whatever the weights say."""
 
 import json
-from dataclasses import replace
+import re
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import vidformers as vf
 from tests.engine.predicting import save_run
@@ -132,7 +133,6 @@ def test_several_labels_a_video_are_a_sigmoid_a_class(tmp_path: Path, tiny_datas
     assert convert_weights(run, converted).multi_label
     loaded = vf.create_model("mvit_tiny", num_classes=2, embed_dim=8, num_frames=4, image_size=32)
     vf.load_weights(loaded, converted)
-    loaded.metadata = replace(loaded.metadata, protocol=several.protocol)
     for source in (converted, vf.from_pretrained(converted), loaded):
         assert np.allclose(vf.predict(source, video).probabilities, several.probabilities, atol=1e-6)
     assert np.allclose(
@@ -206,12 +206,83 @@ def test_what_is_no_path_of_a_video(video: object, message: str, tmp_path: Path)
             call(video)  # type: ignore[operator]
 
 
+ARGUMENTS = {"num_classes": 2, "embed_dim": 8, "num_frames": 4, "image_size": 32}
+
+
+def test_load_weights_brings_the_protocol_of_a_run_too(tmp_path: Path, tiny_dataset: Path) -> None:
+    """Whatever way the weights of a run take to the prediction, the answer is the same."""
+    video = tiny_dataset / "video_0.mp4"
+    run = save_run(tmp_path, "DATA.SAMPLING_RATE", "1", class_names=["blue", "red"])
+    wanted = vf.predict(run, video)
+    assert wanted.protocol.sampling_rate == 1 and wanted.protocol.mean == (0.4, 0.5, 0.6)
+    converted = tmp_path / "converted.safetensors"
+    convert_weights(run, converted)
+    vf.save_pretrained(vf.from_pretrained(run), tmp_path / "folder")
+    for file in (run, converted, tmp_path / "folder"):
+        model = vf.create_model("mvit_tiny", **ARGUMENTS)
+        assert vf.load_weights(model, file).metadata.protocol == wanted.protocol
+        of_class = type(model)(**{**vf.model_arguments("mvit_tiny"), **ARGUMENTS})
+        made = vf.create_model("mvit_tiny", weights=file, **ARGUMENTS)
+        for source in (model, made, file, vf.from_pretrained(file)):
+            answer = vf.predict(source, video)
+            assert answer.protocol == wanted.protocol and answer.class_names == ["blue", "red"]
+            np.testing.assert_array_equal(answer.view_probabilities, wanted.view_probabilities)
+        answer = vf.predict(of_class, video, weights=file)  # it has no metadata of its own
+        np.testing.assert_array_equal(answer.view_probabilities, wanted.view_probabilities)
+    assert Predictor(model).notes == ()
+
+
+def test_a_model_of_another_size_keeps_its_own(tmp_path: Path) -> None:
+    model = vf.create_model("mvit_tiny", **{**ARGUMENTS, "num_frames": 8, "image_size": 64})
+    vf.load_weights(model, save_run(tmp_path))
+    protocol = Predictor(model).protocol
+    assert (protocol.num_frames, protocol.crop_size, protocol.short_side) == (8, 64, 64)
+    assert protocol.sampling_rate == 2 and protocol.mean == (0.4, 0.5, 0.6)
+    new = vf.from_pretrained(tmp_path / "run.pyth", num_classes=7)
+    assert new.num_classes == 7 and new.metadata.protocol.num_frames == 4
+
+
+def test_a_run_whose_config_is_broken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    state = torch.load(save_run(tmp_path), weights_only=True)
+    model = vf.create_model("mvit_tiny", **ARGUMENTS)
+    bomb = "a: &a {x: 1}\nb: &b {x: *a, y: *a}\nMODEL: {NAME: mvit_tiny, ARGS: *b}\n"
+    absurd = state["config"].replace("NUM_ENSEMBLE_VIEWS: 3", "NUM_ENSEMBLE_VIEWS: 1000000")
+    for config, message in (
+        ("DATA: [", "while parsing"),
+        ("MODEL: {NAME: gone}", "no model is named 'gone'"),
+        (bomb, "it repeats parts"),
+        (absurd, "wanted whole numbers from 1 to 10000"),
+    ):
+        torch.save({**state, "config": config}, tmp_path / "broken.pyth")
+        caplog.clear()
+        vf.load_weights(model, tmp_path / "broken.pyth")  # the weights are whole
+        assert message in caplog.text and model.metadata.protocol is None
+        for read in (Predictor, vf.from_pretrained):
+            with pytest.raises(ValueError, match=rf"broken\.pyth says of itself .*{message}"):
+                read(tmp_path / "broken.pyth")
+
+
+def test_weights_that_do_not_fit_name_their_model(tmp_path: Path) -> None:
+    """MODEL.ARGS as a YAML file takes them, without what is of the data and of the recipe."""
+    overrides = ["MODEL.ARGS.drop_path_rate", "0.1", "MODEL.ARGS.pool_q_stride", "[[1, 1, 2, 2]]"]
+    run = save_run(tmp_path, *overrides)
+    said = r"It says that it is of MODEL\.NAME mvit_tiny with MODEL\.ARGS (.*); set these in the YAML file"
+    with pytest.raises(ValueError, match=said) as caught:
+        vf.load_weights(vf.create_model("mvit_tiny", num_classes=5), run, strict=False)
+    found = re.search(said, str(caught.value))
+    assert found is not None
+    assert yaml.safe_load(found[1]) == {"embed_dim": 8, "pool_q_stride": [[1, 1, 2, 2]]}
+
+
 def test_the_averaged_weights_of_a_run_are_used(tmp_path: Path) -> None:
     run = save_run(tmp_path)
     state = torch.load(run, weights_only=True)
     torch.save({**state, "ema": {name: value + 1 for name, value in state["model"].items()}}, run)
-    loaded = Predictor(weights=run).model.state_dict()["head.projection.bias"]
-    assert torch.equal(loaded, state["model"]["head.projection.bias"] + 1)
+    model = vf.create_model("mvit_tiny", **ARGUMENTS)
+    vf.load_weights(model, run)
+    for loaded in (Predictor(weights=run).model, vf.from_pretrained(run), model):
+        bias = loaded.state_dict()["head.projection.bias"]
+        assert torch.equal(bias, state["model"]["head.projection.bias"] + 1)
 
 
 def test_a_config_of_another_version_is_read(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`load_weights`: any known checkpoint into a model."""
 
+import json
 import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -12,11 +13,13 @@ from torch import Tensor, nn
 from vidformers.checkpoints.families import FAMILIES
 from vidformers.checkpoints.family import Family, Source
 from vidformers.checkpoints.fitting import fitting_models
-from vidformers.checkpoints.metadata import metadata_of
+from vidformers.checkpoints.metadata import OF_TRAINING, Metadata, metadata_of, of_size
 from vidformers.checkpoints.read import find_state_dict, read_checkpoint
+from vidformers.models.registry import model_arguments
 
 _SHOWN = 5  # names of each kind in an error
 _CLASSIFIER = "head.projection.weight"
+_SIZES = ("num_frames", "image_size")
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +33,7 @@ class LoadInfo:
     `inflated` (image to video) too; `missing` kept the values they had. `class_names` are those in the
     checkpoint, in the order of its labels; None if it has none, as those of other projects. `multi_label`:
     the checkpoint says that a video has a set of classes, so that probabilities are a sigmoid a class.
+    `metadata`: all that a checkpoint of a run of ours, or a converted file, says of itself; else None.
     """
 
     source: str
@@ -40,6 +44,7 @@ class LoadInfo:
     inflated: list[str] = field(default_factory=list)
     class_names: list[str] | None = None
     multi_label: bool = False
+    metadata: Metadata | None = None
 
     def __repr__(self) -> str:
         """Counts, and the first names of what was not found or not used: a notebook shows it."""
@@ -62,16 +67,19 @@ def load_weights(
     base class; of DataParallel, DistributedDataParallel and torch.compile wrappers the inner model is loaded,
     and the names in the result are its own.
 
-    Takes a path (also an address that iopath knows), a checkpoint dictionary or a bare state dict. Weights
-    for another input size are interpolated, and image weights inflated so that a clip of equal frames gives
-    what the image model gives (with a class token, only if the model has class_token_log_frames=True).
+    Takes a path (also an address that iopath knows, or a folder of `save_pretrained`), a checkpoint
+    dictionary or a bare state dict. Of a run of ours averaged weights (SOLVER.EMA_DECAY) go before the last.
+    Weights for another input size are interpolated, and image weights inflated so that a clip of equal
+    frames gives what the image model gives (with a class token, only if the model has
+    class_token_log_frames=True).
 
     strict=True: every parameter must be found and every entry used. strict=False, for fine-tuning: a head of
     another class count keeps its values and is in `missing`; other missing or unexpected names are listed in
     the result and logged as a warning.
 
-    What the checkpoint says of its classes (names, `multi_label`) goes into `model.metadata`, where
-    `create_model` made the model.
+    What a checkpoint of a run of ours, or a converted file, says of its classes (names, `multi_label`) and of
+    its testing protocol goes into `model.metadata`, where `create_model` made the model. A model of another
+    clip length or image size than that of the checkpoint keeps its own.
 
     Raises ValueError for what is no checkpoint, names of an unknown source, a model on the meta device,
     shapes that cannot be fitted, and with strict=True for missing or unexpected names; it names the first of
@@ -110,6 +118,7 @@ def load_weights(
         source=source,
         class_names=_class_names(checkpoint),
         multi_label=checkpoint.get("multi_label") is True,
+        metadata=_metadata(checkpoint, where),
     )
     misfits = []
     for name, tensor in adapted.state.items():
@@ -139,7 +148,7 @@ def load_weights(
         elif strict and only_head:
             advice = "Build it with the checkpoint's num_classes, or use strict=False to keep a new head"
         else:
-            advice = _advice(_fitting(state, class_name))
+            advice = its_model(info.metadata) or _advice(_fitting(state, class_name))
         raise ValueError(f"{_explain(where, model, info, misfits)}. {advice}.")
     if not strict and (info.missing or info.unexpected):
         logger.warning(
@@ -156,18 +165,54 @@ def load_weights(
     reset_buffers = getattr(model, "reset_buffers", None)
     if callable(reset_buffers):  # a model built on the meta device has had no values in them so far
         reset_buffers()
-    _note_classes(model, info)
+    _note_metadata(model, info)
     return info
 
 
-def _note_classes(model: nn.Module, info: LoadInfo) -> None:
-    """What the checkpoint says of its classes, in the model's metadata, if its classifier was loaded."""
-    metadata = metadata_of(model)
-    if metadata is None or _CLASSIFIER not in info.matched:
+def _metadata(checkpoint: Mapping[str, Any], where: str) -> Metadata | None:
+    """What the checkpoint says of itself; what cannot be understood is logged, and no reason not to load."""
+    from vidformers.engine.protocol import own_metadata  # of a run that is its config
+
+    try:
+        return own_metadata(checkpoint, where)
+    except ValueError as error:
+        logger.warning("%s; the model keeps its testing protocol", error)
+        return None
+
+
+def _note_metadata(model: nn.Module, info: LoadInfo) -> None:
+    """What the checkpoint says of its protocol, and if its classifier was loaded of its classes, in the
+    model's metadata."""
+    metadata, said = metadata_of(model), info.metadata
+    if metadata is None:
         return
-    names = info.class_names
-    labels = tuple(names) if names and len(names) == getattr(model, "num_classes", None) else None
-    model.metadata = replace(metadata, labels=labels, multi_label=info.multi_label)  # type: ignore[assignment]
+    if said and said.protocol:
+        theirs, ours = _clip_size(said), _clip_size(metadata)
+        own_size = [own if own != other else None for own, other in zip(ours, theirs, strict=True)]
+        metadata = replace(metadata, protocol=of_size(said.protocol, *own_size))
+    if _CLASSIFIER in info.matched:
+        names = info.class_names
+        labels = tuple(names) if names and len(names) == getattr(model, "num_classes", None) else None
+        metadata = replace(metadata, labels=labels, multi_label=info.multi_label)
+    model.metadata = metadata  # type: ignore[assignment]
+
+
+def _clip_size(metadata: Metadata) -> list[Any]:
+    """num_frames and image_size that a model is made with; None where it has no such argument."""
+    known = model_arguments(metadata.model_name) | metadata.model_arguments
+    return [known.get(name) for name in _SIZES]
+
+
+def its_model(metadata: Metadata | None) -> str | None:
+    """The model that a checkpoint says it is of, for an error; None if it does not say it."""
+    if metadata is None:
+        return None
+    left_out = {"num_classes", *_SIZES, *OF_TRAINING}
+    arguments = {name: value for name, value in metadata.model_arguments.items() if name not in left_out}
+    return (
+        f"It says that it is of MODEL.NAME {metadata.model_name} with MODEL.ARGS {json.dumps(arguments)}; "
+        "set these in the YAML file, or in Python use vidformers.from_pretrained(file)"
+    )
 
 
 def _class_names(checkpoint: Mapping[str, Any]) -> list[str] | None:

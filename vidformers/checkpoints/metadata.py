@@ -8,12 +8,21 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from torch import Tensor, nn
 
 KEY = "vidformers"
+# Arguments that are of the recipe, and not of the model: whoever trains on gives his own.
+OF_TRAINING = (
+    "drop_path_rate",
+    "dropout_rate",
+    "head_dropout_rate",
+    "head_init_scale",
+    "activation_checkpointing",
+    "reversible_backward",
+)
 _MOST_VALUES = 1 << 34
 
 
@@ -73,6 +82,17 @@ def class_probabilities(logits: Tensor, *, multi_label: bool) -> Tensor:
     return logits.float().sigmoid() if multi_label else logits.float().softmax(dim=1)
 
 
+def of_size(protocol: Protocol, num_frames: Any, image_size: Any) -> Protocol:
+    """The protocol with clips of `num_frames` frames and `image_size` pixels, the short side in proportion;
+    what is not a whole number (a model need not have it) changes nothing."""
+    if isinstance(num_frames, int):
+        protocol = replace(protocol, num_frames=num_frames)
+    if isinstance(image_size, int) and image_size != protocol.crop_size:
+        short_side = round(protocol.short_side * image_size / protocol.crop_size)
+        protocol = replace(protocol, crop_size=image_size, short_side=short_side)
+    return protocol
+
+
 def to_json(metadata: Metadata) -> str:
     """All of it as JSON. Raises TypeError for model arguments that are not plain data."""
     return json.dumps(asdict(metadata))
@@ -96,7 +116,7 @@ def from_header(header: Mapping[str, str] | None, where: str) -> Metadata | None
         known = {f.name for f in fields(Metadata)} - {"model_arguments", "protocol", "labels"}
         return Metadata(
             model_arguments=given.get("model_arguments", {}),
-            protocol=None if protocol is None else _bounded(Protocol(**_tuples(protocol))),
+            protocol=None if protocol is None else bounded(Protocol(**_tuples(protocol))),
             labels=None if labels is None else tuple(map(str, labels)),
             **{name: given[name] for name in known if name in given},
         )
@@ -107,8 +127,11 @@ def from_header(header: Mapping[str, str] | None, where: str) -> Metadata | None
         ) from None
 
 
-def _bounded(protocol: Protocol) -> Protocol:
-    """The protocol, if a video can be tested so: a file of a stranger may ask for a million views."""
+def bounded(protocol: Protocol) -> Protocol:
+    """The protocol, if a video can be tested so: a file of a stranger may ask for a million views.
+
+    ValueError else.
+    """
     counts = [
         getattr(protocol, name)
         for name in ("num_frames", "num_temporal_views", "num_spatial_crops", "short_side", "crop_size")
@@ -126,9 +149,9 @@ def read_metadata(path: str | os.PathLike[str]) -> Metadata | None:
 
     Reads the header alone. FileNotFoundError and ValueError as `read_checkpoint`.
     """
-    from vidformers.checkpoints.read import read_header
+    from vidformers.checkpoints.read import read_header, weights_file
 
-    path = os.fspath(path)
+    path = weights_file(os.fspath(path))
     return from_header(read_header(path), path) if path.endswith(".safetensors") else None
 
 

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from vidformers.checkpoints.metadata import from_header
 
+PRETRAINED = "model.safetensors"  # in a folder of `save_pretrained`
+WEIGHTS_FILES = (".pyth", ".pth", ".pt", ".bin", ".ckpt", ".safetensors")
 # Where the projects at hand put the weights: PySlowFast, ours, mmaction2 and timm, DDP wrappers, PyTorch's
 # tutorials; moving averages (timm's) where there is nothing else.
 _STATE_KEYS = (
@@ -28,13 +30,14 @@ _MAKES_BYTES = b"\nbytearray\n"
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:
-    """Reads a PyTorch or .safetensors file, local or at any address that iopath knows, onto the CPU.
+    """Reads a PyTorch or .safetensors file, local or at any address that iopath knows, onto the CPU; of a
+    folder of `save_pretrained` the weights in it.
 
     FileNotFoundError if there is none; ValueError, with what to do, if it cannot be fetched, is not a
     checkpoint, unpacks to more than it is, or holds Python objects, which are refused because loading them
     can run any code.
     """
-    path = str(path)
+    path = weights_file(str(path))
     local = _fetch(path)
     if path.endswith(".safetensors"):
         return _read_safetensors(local)
@@ -48,6 +51,25 @@ def read_checkpoint(path: str) -> dict[str, Any]:
         raise ValueError(f"{path} holds a {type(checkpoint).__name__}, wanted a dictionary of tensors")
     _check_tensors(checkpoint, os.path.getsize(local), path)
     return dict(checkpoint)
+
+
+def weights_file(path: str) -> str:
+    """`path`, or the file of weights in the folder that it is. FileNotFoundError, that says what to give, for
+    a folder that is not of `save_pretrained`."""
+    if not os.path.isdir(path):
+        return path
+    file = os.path.join(path, PRETRAINED)
+    if os.path.isfile(file):
+        return file
+    advice = "give the path of a .pth, .pyth, .pt or .safetensors file"
+    inside = [os.path.join(path, *names) for names in (("checkpoints", "best.pyth"), ("best.pyth",))]
+    if best := next((name for name in inside if os.path.isfile(name)), None):
+        advice = f"give {best}"
+    elif os.path.isfile(os.path.join(path, "run.pyth")) and os.path.isfile(os.path.join(path, ".metadata")):
+        advice = (
+            f"it is a sharded one: make a file of it, python tools/export_checkpoint.py {path} weights.pyth"
+        )
+    raise FileNotFoundError(f"{path} is a folder, not a checkpoint file; {advice}")
 
 
 def refuse_bombs(local: str, path: str) -> None:
@@ -109,7 +131,7 @@ def _check_tensors(tree: Mapping[Any, Any], size: int, path: str) -> None:
 
 def num_bytes(path: str) -> int:
     """The size of a weights file, wherever it is. Raises as `read_checkpoint`."""
-    return os.path.getsize(_fetch(path))
+    return os.path.getsize(_fetch(weights_file(path)))
 
 
 def _fetch(path: str) -> str:
@@ -138,8 +160,11 @@ def _fetch(path: str) -> str:
 
 
 def find_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The name -> tensor dictionary in a checkpoint, or the checkpoint itself if it is one."""
-    for key in _STATE_KEYS:
+    """The name -> tensor dictionary in a checkpoint, or the checkpoint itself if it is one.
+
+    Of a run of ours the averaged weights, where it has them: those that it validated and tested.
+    """
+    for key in ("ema", *_STATE_KEYS) if "vidformers" in checkpoint else _STATE_KEYS:
         inner = checkpoint.get(key)
         if isinstance(inner, Mapping) and any(isinstance(value, Tensor) for value in inner.values()):
             return _unwrapped(inner)
@@ -171,6 +196,7 @@ def _read_safetensors(path: str) -> dict[str, Any]:
     metadata = from_header(_from_safetensors(path, _header), path)
     if metadata is not None:  # our own file, so marked as the checkpoint of a run is
         checkpoint["vidformers"] = metadata.source
+        checkpoint["metadata"] = metadata
         checkpoint["class_names"] = None if metadata.labels is None else list(metadata.labels)
         checkpoint["multi_label"] = metadata.multi_label
     return checkpoint

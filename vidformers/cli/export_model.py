@@ -1,10 +1,11 @@
 """Write a model as an ONNX file or a torch.export program, and compare its logits:
 
-python tools/export_model.py mvit_v2_s_16x4.safetensors mvit_v2_s_16x4.onnx
+python tools/export_model.py output/my_run/checkpoints/best.pyth my_run.onnx
 python tools/export_model.py mvit_v2_s_16x4 mvit_v2_s_16x4.pt2 --weights MViTv2_S_16x4_k400_f302660347.pyth
 
-The first form takes a file of tools/convert_checkpoint.py, which says what model it is of. (For one file of a
-sharded checkpoint see tools/export_checkpoint.py.)
+The first form takes weights that say what model they are of: a checkpoint of a run of ours, a file of
+tools/convert_checkpoint.py, a folder of `save_pretrained`. (For one file of a sharded checkpoint see
+tools/export_checkpoint.py.)
 """
 
 import argparse
@@ -22,7 +23,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", help="registered name, or converted weights (.safetensors)")
+    parser.add_argument("model", help="registered name, or weights that say it: best.pyth, x.safetensors")
     parser.add_argument("file", type=Path, help="what to write: .onnx, or .pt2 for a torch.export program")
     parser.add_argument("--weights", help="weights of the named model; without, they are random")
     parser.add_argument("--frames", type=int, help="frames of a clip; default: the model's own")
@@ -38,11 +39,16 @@ def run(chosen: argparse.Namespace) -> None:
     if chosen.file.suffix not in FORMATS:
         raise ValueError(f"got {chosen.file}; wanted a name that ends with .onnx or .pt2")
     import vidformers as vf
+    from vidformers.checkpoints.read import WEIGHTS_FILES
     from vidformers.exporting import own_clip_size
 
     asked = {"num_frames": chosen.frames, "image_size": chosen.size}
     overrides = {name: value for name, value in asked.items() if value is not None}
-    if chosen.model.endswith(".safetensors"):
+    if chosen.model.endswith(WEIGHTS_FILES) or Path(chosen.model).is_dir():
+        if chosen.weights is not None:
+            raise ValueError(
+                f"got two weights files, {chosen.model} as the model and {chosen.weights}; give one of them"
+            )
         model = vf.from_pretrained(chosen.model, **overrides)
     else:
         model = vf.create_model(chosen.model, weights=chosen.weights, **overrides)

@@ -3,22 +3,12 @@
 import os
 
 from vidformers.checkpoints.load import to_our_names
-from vidformers.checkpoints.metadata import Metadata, metadata_of, read_metadata
+from vidformers.checkpoints.metadata import OF_TRAINING, Metadata, metadata_of
 from vidformers.checkpoints.read import find_state_dict, read_checkpoint
 from vidformers.checkpoints.save import save_weights
-from vidformers.engine.protocol import checkpoint_config
+from vidformers.engine.protocol import own_metadata
 from vidformers.engine.published import published_config
 from vidformers.engine.ready_model import ready_model
-
-# Of the recipe, and not of the model: whoever trains on gives his own.
-_TRAINING = (
-    "drop_path_rate",
-    "dropout_rate",
-    "head_dropout_rate",
-    "head_init_scale",
-    "activation_checkpointing",
-    "reversible_backward",
-)
 
 
 def convert_weights(
@@ -38,11 +28,10 @@ def convert_weights(
     Raises ValueError where the model, the protocol or the number of classes is not known or does not fit.
     """
     ready = ready_model(model, weights=weights, labels=labels)
-    said = read_metadata(weights)
     checkpoint = read_checkpoint(os.fspath(weights))
+    said = own_metadata(checkpoint, os.fspath(weights))
     named = model is not None and model.endswith((".yaml", ".yml"))
-    has_protocol = named or checkpoint_config(checkpoint) is not None or published_config(ready.name)
-    if not has_protocol and (said is None or said.protocol is None):
+    if not named and not published_config(ready.name) and (said is None or said.protocol is None):
         raise ValueError(
             f"how {ready.name} takes its clips is not known: no file of configs/ is of it; give the YAML "
             "file that it was trained with (--model my_run.yaml)"
@@ -55,10 +44,10 @@ def convert_weights(
     assert made is not None
     metadata = Metadata(
         model_name=ready.name,
-        model_arguments={k: v for k, v in made.model_arguments.items() if k not in _TRAINING},
+        model_arguments={k: v for k, v in made.model_arguments.items() if k not in OF_TRAINING},
         protocol=ready.protocol,
         labels=None if ready.class_names is None else tuple(ready.class_names),
-        source=said.source if said else source,
+        source=(said and said.source) or source,
         multi_label=ready.multi_label,
     )
     save_weights(ready.model, path, metadata)

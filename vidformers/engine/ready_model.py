@@ -10,19 +10,23 @@ from torch import nn
 
 from vidformers.checkpoints import load_weights
 from vidformers.checkpoints.load import to_our_names
-from vidformers.checkpoints.metadata import Metadata, Protocol, metadata_of, read_metadata
-from vidformers.checkpoints.read import find_state_dict, read_checkpoint
+from vidformers.checkpoints.metadata import Metadata, Protocol, metadata_of, of_size
+from vidformers.checkpoints.read import WEIGHTS_FILES, find_state_dict, read_checkpoint
 from vidformers.config import load_config
 from vidformers.config.named import CONFIGS
 from vidformers.config.values import nearest
 from vidformers.data.records import read_label_file
 from vidformers.engine.model import model_kwargs
-from vidformers.engine.protocol import checkpoint_config, config_protocol, pyslowfast_config
+from vidformers.engine.protocol import (
+    config_metadata,
+    config_protocol,
+    own_metadata,
+    pyslowfast_config,
+)
 from vidformers.engine.published import published_config
 from vidformers.models import create_model, list_models, model_arguments, model_class
 from vidformers.models.registry import check_size
 
-WEIGHTS = (".pyth", ".pth", ".pt", ".bin", ".ckpt", ".safetensors")
 # Of a model that nothing more is known of: the protocol of the MViT recipes.
 DEFAULT_FRAMES, DEFAULT_CROP = 16, 224
 _CLASSIFIER = "head.projection.weight"
@@ -54,7 +58,7 @@ def ready_model(
         ready = _of_module(model, weights)
     else:
         name = None if model is None else os.fspath(model)
-        if name is not None and name.endswith(WEIGHTS):
+        if name is not None and (name.endswith(WEIGHTS_FILES) or os.path.isdir(name)):
             if weights is not None:
                 raise ValueError(
                     f"got two weights files, {name} as the model and {weights}; give one of them"
@@ -81,7 +85,7 @@ def _given_labels(labels: str | os.PathLike[str] | Sequence[str]) -> list[str]:
 def _of_module(model: nn.Module, weights: str | os.PathLike[str] | None) -> ReadyModel:
     """A model that the caller has built."""
     info = load_weights(model, weights) if weights is not None else None
-    metadata = metadata_of(model)
+    metadata = metadata_of(model) or (info.metadata if info else None)
     classifier = model.state_dict(keep_vars=True).get(_CLASSIFIER)
     if classifier is None:
         raise ValueError(
@@ -109,17 +113,11 @@ def _of_weights(name: str | None, weights: str | os.PathLike[str] | None) -> Rea
             "where they are)"
         )
     path = os.fspath(weights)
-    said, checkpoint = read_metadata(path), read_checkpoint(path)
+    checkpoint = read_checkpoint(path)
     theirs = pyslowfast_config(checkpoint)
     # A name that is given goes before what PySlowFast's config says: it stands for the published testing.
-    own = checkpoint_config(checkpoint) or (None if name else theirs)
-    is_told = bool(said or own)
-    if own:
-        said = Metadata(
-            model_name=own.MODEL.NAME, model_arguments=model_kwargs(own), protocol=config_protocol(own)
-        )
-    if checkpoint.get("ema"):  # the averaged weights are those that the run tested
-        checkpoint = {**checkpoint, "model": checkpoint["ema"]}
+    said = own_metadata(checkpoint, path) or (config_metadata(theirs) if theirs and not name else None)
+    is_told = said is not None
     asked = _config_of(name) if name else None
     asked_name = asked.MODEL.NAME if asked else name
     if said is None:
@@ -146,7 +144,7 @@ def _of_weights(name: str | None, weights: str | os.PathLike[str] | None) -> Rea
         protocol = config_protocol(asked)
     elif protocol is None:
         protocol, notes = _protocol_by_name(said)
-    recipe = asked if _is_yaml(str(name)) else own or theirs
+    recipe = asked if _is_yaml(str(name)) else theirs
     multi_label = said.multi_label if recipe is None else recipe.MODEL.LOSS_FUNC == "bce_logit"
     made = metadata_of(model)
     assert made is not None
@@ -211,7 +209,6 @@ def _protocol_by_name(metadata: Metadata | None) -> tuple[Protocol, tuple[str, .
     if metadata:
         arguments = {**model_arguments(metadata.model_name), **metadata.model_arguments}
         published = published_config(metadata.model_name)
-    frames, size = arguments.get("num_frames"), arguments.get("image_size")
     if published:
         file_name, cfg = published
         protocol = config_protocol(cfg)
@@ -230,9 +227,4 @@ def _protocol_by_name(metadata: Metadata | None) -> tuple[Protocol, tuple[str, .
             f"Neither the weights nor a file of configs/ say how {name} is tested; the usual protocol is "
             "assumed."
         )
-    if isinstance(frames, int):
-        protocol = replace(protocol, num_frames=frames)
-    if isinstance(size, int) and size != protocol.crop_size:
-        short_side = round(protocol.short_side * size / protocol.crop_size)
-        protocol = replace(protocol, crop_size=size, short_side=short_side)
-    return protocol, (note,)
+    return of_size(protocol, arguments.get("num_frames"), arguments.get("image_size")), (note,)

@@ -8,6 +8,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from vidformers.checkpoints import load_weights
+from vidformers.checkpoints.load import its_model
 from vidformers.engine.checkpoint import check_class_names, share_no_class
 from vidformers.engine.logs import say
 
@@ -27,8 +28,12 @@ def start_from_weights(model: nn.Module, path: str, class_names: Sequence[str] |
     if misfits:
         raise ValueError(
             f"{path} ({info.source}) does not fit the model: {len(misfits)} parameters besides the "
-            f"classifier are missing or left over, such as {', '.join(misfits[:5])}. Set MODEL.NAME and "
-            "MODEL.ARGS to the model that the file was trained as."
+            f"classifier are missing or left over, such as {', '.join(misfits[:5])}. "
+            + (
+                its_model(info.metadata)
+                or "Set MODEL.NAME and MODEL.ARGS to the model that it was trained as"
+            )
+            + "."
         )
     other_number = any(name.startswith("head.") for name in info.missing)
     other_names = not other_number and share_no_class(info.class_names, class_names)

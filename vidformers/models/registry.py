@@ -78,8 +78,8 @@ def create_model(name: str, *, weights: str | os.PathLike[str] | None = None, **
     classifier for another number of classes is left out and starts at random.
 
     The model is in training mode, as torch makes modules: call `.eval()` to predict (`from_pretrained` does).
-    `model.metadata` says how the model was made and, from such a file, its protocol and classes
-    (`checkpoints.metadata.Metadata`).
+    `model.metadata` says how the model was made and, from such a file or a run of ours, its protocol and
+    classes (`checkpoints.metadata.Metadata`).
 
     Raises ValueError for an unknown name or argument, with the nearest spelling, and for weights of another
     model; and what `load_weights` raises.
@@ -100,10 +100,9 @@ def create_model(name: str, *, weights: str | os.PathLike[str] | None = None, **
     arguments = {**metadata.model_arguments, **overrides}
     _check_arguments(name, entry, arguments)
     model = entry.model_class(**{**entry.sizes, **arguments})
-    metadata = replace(metadata, model_arguments=arguments)
-    if weights is not None and not _load(model, weights, new_classifier="num_classes" in overrides):
-        metadata = replace(metadata, labels=None, multi_label=False)
-    model.metadata = metadata  # type: ignore[assignment]
+    model.metadata = replace(metadata, model_arguments=arguments)  # type: ignore[assignment]
+    if weights is not None and not load_fitting(model, weights, new_classifier="num_classes" in overrides):
+        model.metadata = replace(model.metadata, labels=None, multi_label=False)  # type: ignore[type-var]
     return model
 
 
@@ -160,8 +159,8 @@ def check_size(name: str, arguments: Mapping[str, Any], weights: str | os.PathLi
             hook.remove()
 
 
-def _load(model: nn.Module, weights: str | os.PathLike[str], *, new_classifier: bool) -> bool:
-    """Whether the classifier was loaded too; only with `new_classifier` it need not be."""
+def load_fitting(model: nn.Module, weights: str | os.PathLike[str], *, new_classifier: bool) -> bool:
+    """`load_weights`, all but perhaps the classifier with `new_classifier`: whether that was loaded too."""
     from vidformers.checkpoints.load import load_weights
 
     info = load_weights(model, weights, strict=not new_classifier)
