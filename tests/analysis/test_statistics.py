@@ -233,6 +233,12 @@ def test_smallest_detectable_difference():
     assert smallest_detectable_difference(num_videos=200, discordance=0.0) == 0.03
     assert mcnemar_exact(lost=6, gained=0) < 0.05 < mcnemar_exact(lost=5, gained=0)
     assert smallest_detectable_difference(num_videos=3, discordance=0.5) == 1.0
+    # Over a family of eleven: nine, for Holm's first step.
+    assert smallest_detectable_difference(num_videos=200, discordance=0.0, num_tests=11) == 0.045
+    p_values = [mcnemar_exact(lost=lost, gained=0) for lost in (9, 8)]
+    assert holm([p_values[0], *[1.0] * 10])[0] < 0.05 < holm([p_values[1], *[1.0] * 10])[0]
+    wider = smallest_detectable_difference(num_videos=1000, discordance=0.1, num_tests=11)
+    assert wider == pytest.approx(0.01 * (stats.norm.isf(0.025 / 11) + stats.norm.isf(0.2)), rel=1e-6)
 
 
 def test_the_smallest_detectable_difference_is_found_in_80_of_100():

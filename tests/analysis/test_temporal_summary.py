@@ -90,7 +90,7 @@ def test_the_schema_is_complete_and_json(eight):
     ]  # fmt: skip
     assert list(row["groups"][0]) == [
         "group", "num_videos", "chance", "top1", "top1_interval", "clean_top1", "delta", "delta_interval",
-        "swap_rate",
+        "p_value_holm", "swap_rate", "smallest_detectable_difference",
     ]  # fmt: skip
     assert list(row["per_class"][0]) == [
         "label", "name", "num_videos", "clean_top1", "top1", "delta", "delta_interval", "p_value_bh",
@@ -130,7 +130,7 @@ def test_a_single_draw_by_hand(eight):
     assert row["jensen_shannon"] == pytest.approx(swapped / 2, abs=1e-4)
     assert row["ece"] == pytest.approx(0.075)
     assert row["brier"] == pytest.approx((5 * 0.12 + 3 * 1.32) / 8)
-    assert row["smallest_detectable_difference"] == 75.0  # six of eight
+    assert row["smallest_detectable_difference"] == 87.5  # seven of eight: 2 / 2^7 < 5 % / 3 perturbations
 
 
 def test_identity_is_exactly_nothing(eight):
@@ -181,6 +181,23 @@ def test_classes_are_adjusted_with_benjamini_and_hochberg():
     assert low == -100 and -62.5 <= high < -25
 
 
+def test_a_group_is_adjusted_over_the_perturbations_and_has_its_own_power():
+    # Of ten videos each: "a" loses eight under reverse and six under rotate, "b" none.
+    labels = [0] * 10 + [1] * 10
+    table = table_of(
+        labels,
+        labels,
+        perturbed("reverse", [[1] * 8 + [0] * 2 + [1] * 10], 2),
+        perturbed("rotate[2]", [[1] * 6 + [0] * 4 + [1] * 10], 2),
+        class_groups=["a", "b"],
+    )
+    rows = rows_of(table)
+    a = [rows[name]["groups"][0] for name in ("reverse", "rotate[2]")]
+    assert [one["p_value_holm"] for one in a] == pytest.approx([2 * 2 / 2**8, 2 / 2**6], rel=1e-3)
+    b = rows["reverse"]["groups"][1]
+    assert (b["p_value_holm"], b["smallest_detectable_difference"]) == (1.0, 70.0)  # seven of ten
+
+
 def test_several_draws_by_hand():
     labels, clean = [0, 0, 1, 1, 2, 2], [0, 0, 1, 1, 2, 0]
     draws = [[0, 1, 1, 0, 2, 0], [1, 1, 1, 0, 2, 2]]
@@ -208,9 +225,12 @@ def test_several_draws_by_hand():
     assert row["swap_rate"] == pytest.approx(100 * 5 / 8)
     assert row["groups"][0]["swap_rate"] == row["swap_rate"]
     assert row["ece"] == pytest.approx(0.2)
+    assert row["smallest_detectable_difference"] == 100  # two draws of six videos are no twelve videos
+    tenfold = table_of(labels * 10, clean * 10, perturbed("shuffle", [draw * 10 for draw in draws], 3))
     # Mean square of the changes per draw: (1 + 4 + 4 + 1) / 4 / 6.
     z = stats.norm.ppf(0.975) + stats.norm.ppf(0.8)
-    assert row["smallest_detectable_difference"] == pytest.approx(100 * z * math.sqrt(10 / 24 / 6), abs=1e-3)
+    wanted = pytest.approx(100 * z * math.sqrt(10 / 24 / 60), abs=1e-3)
+    assert rows_of(tenfold)["shuffle"]["smallest_detectable_difference"] == wanted
 
 
 def test_draws_that_agree_are_worth_one_draw():
@@ -364,6 +384,16 @@ def test_half_of_an_effect_that_may_be_nothing_is_no_length():
     assert first["score"] > 0 > second["score"] and first["score_interval"][0] < 0
     assert curve["half_effect_frames"] is None
     assert curve["half_effect_seconds"] is None
+
+
+def test_half_of_an_effect_of_few_videos_is_no_length():
+    labels = np.arange(20) % 4
+    one, other = balanced(15, 20), balanced(18, 20)  # five of twenty lost: the interval excludes 0, p is 1/8
+    ones = [perturbed("block_shuffle[2]", [one], 4), perturbed("block_shuffle[8]", [other], 4)]
+    summary = summary_of(table_of(labels, labels, *ones))
+    curve = summary["range_curves"]["block_shuffle"]
+    assert curve["points"][0]["score_interval"][0] > 0
+    assert summary["perturbations"][0]["p_value_holm"] > 0.05 and curve["half_effect_frames"] is None
 
 
 def test_the_occlusion_curve_is_in_the_order_of_time():

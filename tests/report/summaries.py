@@ -38,7 +38,9 @@ def _groups(name: str, names: Sequence[str]) -> list[dict[str, Any]]:
             "top1_interval": [0.0, 0.0] if reversed_now else _around(top1, 6.0),
             "clean_top1": CLEAN, "delta": delta,
             "delta_interval": _around(delta, 5.0, -100.0) if delta else [-1.5, 1.5],
+            "p_value_holm": 2.4e-4 if delta else 1.0,
             "swap_rate": 96.7 if reversed_now else 12.0 if moves else 0.0,
+            "smallest_detectable_difference": 15.0,
         })  # fmt: skip
     return rows
 

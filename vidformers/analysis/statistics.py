@@ -10,10 +10,12 @@ Legend: n videos, M columns (clean and each perturbation), D draws, R resamples,
 import importlib
 from collections.abc import Sequence
 from functools import cache
-from math import gcd, log2, sqrt
+from math import ceil, gcd, log2, sqrt
 from typing import Any
 
 import numpy as np
+
+LEVEL = 0.05  # a change is told from none where its adjusted p-value is below
 
 
 def import_analysis(name: str) -> Any:
@@ -116,17 +118,23 @@ def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
     return stats.false_discovery_control(p_values, method="bh").tolist() if len(p_values) else []
 
 
-def smallest_detectable_difference(*, num_videos: int, discordance: float, num_draws: int = 1) -> float:
+def smallest_detectable_difference(*, num_videos: int, discordance: float, num_tests: int = 1) -> float:
     """The true difference, as a share, that n videos show with 80 % power at a two-sided 5 % level.
 
     discordance: mean square of the per-video differences (a single draw: share of videos whose answer turned
-    right or wrong). 1000 videos, 10 % discordant: 2.8 points. Never below what an exact test can call
-    significant at all, six discordant answers of one direction (2 / 2^6 < 5 %): with no discordant video the
-    formula would say that any difference had been seen.
+    right or wrong). 1000 videos, 10 % discordant: 2.8 points. num_tests: size of the family over which p is
+    adjusted after Holm, whose first step asks for 5 % / num_tests.
+
+    Never below what an exact test can call significant at all, six discordant videos of one direction
+    (2 / 2^6 < 5 %; nine for a family of 11): with no discordant video the formula would say that any
+    difference had been seen. Videos and not draws, since the draws of one video may all fall together. 1.0
+    where there are fewer videos than that.
     """
     stats = import_analysis("scipy.stats")
-    z = stats.norm.ppf(0.975) + stats.norm.ppf(0.8)
-    return min(1.0, max(z * sqrt(discordance / num_videos), 6 / (num_videos * num_draws)))
+    level = LEVEL / num_tests
+    z = stats.norm.ppf(1 - level / 2) + stats.norm.ppf(0.8)
+    fewest = ceil(log2(2 / level))
+    return min(1.0, max(z * sqrt(discordance / num_videos), fewest / num_videos))
 
 
 def chance_level(labels: np.ndarray) -> float:

@@ -13,6 +13,7 @@ import numpy as np
 from vidformers.analysis.ablation_table import AblationTable, PerturbedScores
 from vidformers.analysis.perturbations import parse_perturbation
 from vidformers.analysis.statistics import (
+    LEVEL,
     accuracy_interval,
     benjamini_hochberg,
     bootstrap_means,
@@ -66,6 +67,13 @@ class Hits:
             return sign_flip_test(differences)
         return mcnemar_exact(lost=int((differences < 0).sum()), gained=int((differences > 0).sum()))
 
+    def smallest_detectable(self, column: int) -> float:
+        """In points, where p is adjusted over all P perturbations."""
+        discordance = float(np.mean((self.differences(column) / self.num_draws[column]) ** 2))
+        return 100 * smallest_detectable_difference(
+            num_videos=len(self.counts), discordance=discordance, num_tests=len(self.num_draws) - 1
+        )
+
     def order_score(self, column: int, *, floor: float, floor_samples: np.ndarray | float) -> dict | None:
         """None when the clean accuracy is not clearly above the floor: no share of a gap that may be 0."""
         clean = self.samples[:, 0]
@@ -97,7 +105,8 @@ def summarize_ablation(
     top1_interval is Wilson's (statistics.accuracy_interval says why); all other intervals are the 95 %
     percentile intervals of a paired bootstrap over the videos, of the group or class where they speak of one.
     An interval of no width says that no video of these changed, not that none would:
-    smallest_detectable_difference says what so many videos can show.
+    smallest_detectable_difference says what so many videos can show once p is adjusted. A group of classes
+    has p-values of its own, adjusted over the perturbations as those of all videos are.
 
     `seconds_per_frame` is the time between two frames of a clip, None where unknown; `num_frames` is T.
     Raises ValueError for a table without videos, ImportError when the analysis extra is not installed.
@@ -142,9 +151,6 @@ def summarize_ablation(
             score_static = hits.order_score(
                 column, floor=hits.top1(static), floor_samples=hits.samples[:, static]
             )
-        detectable = smallest_detectable_difference(
-            num_videos=num_videos, discordance=float(np.mean((differences / draws) ** 2)), num_draws=draws
-        )
         changes = _changes_of_answer(one, clean, table)
         perturbations.append(
             {
@@ -169,7 +175,7 @@ def summarize_ablation(
                 "jensen_shannon": changes["jensen_shannon"],
                 "ece": changes["ece"],
                 "brier": changes["brier"],
-                "smallest_detectable_difference": 100 * detectable,
+                "smallest_detectable_difference": hits.smallest_detectable(column),
                 "groups": [],
                 "per_class": [],
             }
@@ -178,6 +184,7 @@ def summarize_ablation(
     # A group or a class is resampled once for all perturbations: in all the work of one more resampling.
     for group, rows in _rows_by_group(table):
         some = hits_of(rows)
+        adjusted = holm([some.p_value(column) for column in range(1, len(num_draws))])
         for column, target in enumerate(perturbations, start=1):
             target["groups"].append(
                 {
@@ -189,7 +196,9 @@ def summarize_ablation(
                     "clean_top1": some.top1(0),
                     "delta": some.delta(column),
                     "delta_interval": some.delta_interval(column),
+                    "p_value_holm": adjusted[column - 1],
                     "swap_rate": swap_rate(rows, column),
+                    "smallest_detectable_difference": some.smallest_detectable(column),
                 }
             )
     for label in np.unique(labels).tolist():
@@ -465,8 +474,8 @@ def _range_curve(
     sizes = sorted(rows)
     scores = [rows[size]["order_score_chance"] for size in sizes]
     values = [score["value"] for score in scores]
-    # Half of a score that may be nothing is not a length.
-    clear = max(scores, key=lambda score: score["value"])["interval"][0] > 0
+    # Half of a fall that is not told from none is not a length.
+    clear = max(rows.values(), key=lambda row: row["order_score_chance"]["value"])["p_value_holm"] < LEVEL
     half = half_effect_length(sizes, values) if clear else None
     return {
         "points": [

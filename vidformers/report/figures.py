@@ -1,14 +1,16 @@
 """Figures of the temporal ablation: one PNG for a paper or a slide, or one SVG a panel for report.html.
 
-Every `_draw_*` fills a matplotlib figure (or a part of one) from the summary and sets no title, so that the
-PNG and the page can each set their own. The SVGs take their colours from the page (CSS variables), so that
-they are legible on a light and on a dark one; colours are Okabe and Ito's, and markers differ in shape too.
+Every `_draw_*` fills a matplotlib figure (or a part of one) from the summary and sets no title and no
+caption, so that the PNG and the page can each set their own. The SVGs take their colours from the page (CSS
+variables), so that they are legible on a light and on a dark one; colours are Okabe and Ito's, and markers
+differ in shape too.
 """
 
 from __future__ import annotations
 
 import io
 import re
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vidformers.analysis.statistics import LEVEL
 from vidformers.files import written_whole
 from vidformers.report.summary import (
     CONTROL_KINDS,
@@ -24,6 +27,7 @@ from vidformers.report.summary import (
     Summary,
     group_names,
     interval,
+    is_told,
     kind,
     one_line,
     percent,
@@ -61,6 +65,8 @@ _STYLES = {
 }
 _MAX_CLASSES = 30
 _MAX_GROUPS = 6
+_TITLE_HEIGHT, _LINE_HEIGHT = 0.3, 0.14  # inches, in a PNG
+_LEAST_RANGE = 10.0  # points of an axis of changes: where nothing changes, rounding is not to fill it
 
 
 @dataclass(frozen=True)
@@ -97,8 +103,6 @@ def _matplotlib_style() -> Iterator[None]:
         "ytick.labelcolor": INK,
         "legend.frameon": False,
         "legend.fontsize": 8.5,
-        "figure.titlesize": 10.5,
-        "figure.titleweight": "bold",
         "svg.fonttype": "none",  # text stays text: searchable, in the page's font
     }
     with matplotlib.rc_context(settings), warnings.catch_warnings():
@@ -145,11 +149,25 @@ def _legend(figure: FigureBase, axes: Axes, *, columns: int) -> None:
         figure.legend(handles, labels, loc="outside lower center", ncols=columns, columnspacing=1.4)
 
 
-def _point_color(row: Mapping[str, Any], ends: tuple[float, float] | None) -> str:
-    """Orange for a change whose interval excludes 0, blue else, grey for a control."""
-    if kind(row["name"]) in CONTROL_KINDS:
+def _point_color(name: str, cell: Mapping[str, Any]) -> str:
+    """Orange for a change that is told from none, blue else, grey for a control. cell: of all, or a group."""
+    if kind(name) in CONTROL_KINDS:
         return MUTED
-    return ORANGE if ends and (ends[1] < 0 or ends[0] > 0) else BLUE
+    return ORANGE if is_told(cell) else BLUE
+
+
+def _color_keys(axes: Axes, names: Sequence[str]) -> None:
+    """What the colours of `_point_color` mean, for the legend."""
+    kinds = {kind(name) in CONTROL_KINDS for name in names}
+    keys = [(ORANGE, "change, p < 0.05"), (BLUE, "p ≥ 0.05")] if False in kinds else []
+    for color, label in (*keys, *([(MUTED, "control")] if True in kinds else [])):
+        axes.plot([], [], color=color, marker="o", linestyle="none", markersize=6, label=label)
+
+
+def _widen(low: float, high: float) -> tuple[float, float]:
+    """The ends of an axis of changes, `_LEAST_RANGE` apart at least."""
+    missing = max(0.0, _LEAST_RANGE - (high - low)) / 2
+    return low - missing, high + missing
 
 
 def _draw_accuracy(figure: FigureBase, summary: Summary) -> None:
@@ -161,7 +179,7 @@ def _draw_accuracy(figure: FigureBase, summary: Summary) -> None:
     _reference_lines(axes, _levels(summary), vertical=True)
     for y, row in enumerate(rows):
         if row["top1"] is not None:
-            color = _point_color(row, interval(row["delta_interval"]))
+            color = _point_color(row["name"], row)
             _error_bar(
                 axes, row["top1"], y, interval(row["top1_interval"]), vertical=False, color=color, marker="o"
             )
@@ -177,6 +195,7 @@ def _draw_accuracy(figure: FigureBase, summary: Summary) -> None:
     changes.spines["right"].set_visible(False)
     axes.annotate("change", (1, 1), (2, 1), xycoords="axes fraction", textcoords="offset points", fontsize=8,
                   color=MUTED)  # fmt: skip
+    _color_keys(axes, [row["name"] for row in rows])
     _legend(figure, axes, columns=3)
 
 
@@ -189,7 +208,7 @@ def _draw_groups(figure: FigureBase, summary: Summary) -> None:
         _reference_lines(axes, {"clean": first["clean_top1"], "chance": first["chance"]}, vertical=True)
         for y, (row, cell) in enumerate(zip(rows, cells, strict=True)):
             if cell and cell["top1"] is not None:
-                color = _point_color(row, interval(cell["delta_interval"]))
+                color = _point_color(row["name"], cell)
                 ends = interval(cell["top1_interval"])
                 _error_bar(axes, cell["top1"], y, ends, vertical=False, color=color, marker="o", size=5)
         axes.set_title(f"{one_line(group, 18)}\n{first['num_videos']} videos", fontsize=9, color=INK, pad=4)
@@ -284,6 +303,9 @@ def _draw_dose(figure: FigureBase, summary: Summary) -> None:
             axes.annotate(argument, (row["displacement"], row["top1"]), (-6 if crowded else 6, 3),
                           textcoords="offset points", ha="right" if crowded else "left", fontsize=8,
                           color=color)  # fmt: skip
+    if any(row["name"].endswith("@tubelet") for row in rows):
+        axes.plot([], [], color=INK, marker="o", linestyle="none", markersize=6, markerfacecolor="none",
+                  label="hollow: @tubelet")  # fmt: skip
     axes.set_xlim(-0.04, 1.04)
     axes.set_ylim(-3, 104)
     axes.set_xlabel("realised displacement (Kendall tau distance)")
@@ -304,15 +326,16 @@ def _draw_classes(figure: FigureBase, summary: Summary) -> None:
     rows = per_class_rows(summary)[:_MAX_CLASSES]
     axes.axvline(0, color=INK, linewidth=1)
     for y, row in enumerate(rows):
-        significant = row["p_value_bh"] is not None and row["p_value_bh"] < 0.05
+        significant = row["p_value_bh"] is not None and row["p_value_bh"] < LEVEL
         face = ORANGE if significant else "none"
         _error_bar(axes, row["delta"], y, interval(row["delta_interval"]), vertical=False, color=ORANGE,
                    marker="o", size=5, face=face)  # fmt: skip
-    for label, face in (("adjusted p < 0.05", ORANGE), ("not distinguishable from 0", "none")):
+    for label, face in (("change, adjusted p < 0.05", ORANGE), ("p ≥ 0.05", "none")):
         axes.plot([], [], color=ORANGE, marker="o", linestyle="none", markersize=5, markerfacecolor=face,
                   label=label)  # fmt: skip
     axes.set_yticks(range(len(rows)), [one_line(row["name"], 28) for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlim(*_widen(*axes.get_xlim()))
     axes.set_xlabel("change of top-1 (points)")
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
@@ -331,6 +354,7 @@ def _draw_occlusion(figure: FigureBase, summary: Summary) -> None:
                    color=BLUE, marker="o", size=5)  # fmt: skip
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("occluded position (frame of the clip)")
+    axes.set_ylim(*_widen(*axes.get_ylim()))
     axes.set_ylabel("change of top-1 (points)")
     axes.grid(axis="y")
     if seconds := summary["seconds_per_frame"]:
@@ -345,8 +369,8 @@ def ablation_panels(summary: Summary) -> list[Panel]:
     panels = []
     if rows:
         caption = (
-            "95 % intervals over videos. Orange: a change from clean that is distinguishable from 0; blue: "
-            "one that is not; grey: control. Band: interval of the clean accuracy."
+            "Bars: 95 % intervals over videos. Orange: the change from clean has p < 0.05, after Holm over "
+            "the perturbations; blue: it has not; grey: control. Band: interval of the clean accuracy."
         )
         panels.append(Panel("Accuracy under each perturbation", caption, 5, 1.2 + 0.23 * len(rows),
                             partial(_draw_accuracy, summary=summary)))  # fmt: skip
@@ -360,7 +384,8 @@ def ablation_panels(summary: Summary) -> list[Panel]:
                             partial(_draw_range, summary=summary)))  # fmt: skip
     if group_names(summary):
         caption = (
-            "Colours as in the first figure. Solid line: clean accuracy of the group; dotted: its chance."
+            "Colours as under 'Accuracy under each perturbation', by p of the group. Solid line: clean "
+            "accuracy of the group; dotted: its chance."
         )
         if len(group_names(summary)) > _MAX_GROUPS:
             caption += f" The first {_MAX_GROUPS} groups; the table has all."
@@ -369,7 +394,7 @@ def ablation_panels(summary: Summary) -> list[Panel]:
     if _dose_rows(summary):
         caption = (
             "Displacement: share of frame pairs shown the wrong way round, 0 as filmed, 1 backwards. "
-            "Numbers: block size, window or shift; hollow: whole tubelets moved."
+            "Numbers: block size, window or shift; hollow (@tubelet): whole tubelets moved."
         )
         panels.append(Panel("Dose and response", caption, 5, 3.9, partial(_draw_dose, summary=summary)))
     if summary["occlusion_curve"]:
@@ -384,8 +409,8 @@ def ablation_panels(summary: Summary) -> list[Panel]:
         which = (
             f"the {shown} of {len(classes)} classes that lose most" if shown < len(classes) else "all classes"
         )
-        caption = f"Under {reference['name']}: {which}; p adjusted after Benjamini and Hochberg."
-        panels.append(Panel("Change by class", caption, 5, 1.2 + 0.19 * shown,
+        caption = f"Changes of {which}; p adjusted after Benjamini and Hochberg over the classes."
+        panels.append(Panel(f"Change by class under {reference['name']}", caption, 5, 1.2 + 0.19 * shown,
                             partial(_draw_classes, summary=summary)))  # fmt: skip
     return panels
 
@@ -434,36 +459,56 @@ def write_ablation_figure(summary: Summary, path: Path) -> None:
 
 
 def write_panels(panels: Sequence[Panel], path: Path) -> None:
-    """Write one PNG with all panels under their titles, on white, 150 dots an inch: narrow ones in two
-    columns, wide ones below."""
+    """Write one PNG with all panels under their titles and captions, on white, 150 dots an inch: narrow ones
+    in two columns, wide ones below."""
     from matplotlib.figure import Figure
 
     wide = [panel for panel in panels if panel.width > 5]
     columns: list[list[Panel]] = [[], []]
     for panel in panels:
         if panel not in wide:
-            min(columns, key=lambda column: sum(p.height for p in column)).append(panel)
+            min(columns, key=lambda column: sum(_full_height(p) for p in column)).append(panel)
     columns = [column for column in columns if column]
-    rows = [sum(panel.height for panel in column) for column in columns]
-    rows = [*([max(rows)] if rows else []), *(panel.height for panel in wide)]
+    rows = [sum(_full_height(panel) for panel in column) for column in columns]
+    rows = [*([max(rows)] if rows else []), *(_full_height(panel) for panel in wide)]
     with _matplotlib_style():
         width = 5.2 * len(columns) if columns else max(panel.width for panel in wide)
-        figure = Figure(figsize=(width, sum(rows) + 0.3 * len(panels)), layout="constrained",
-                        facecolor="white")  # fmt: skip
+        figure = Figure(figsize=(width, sum(rows)), layout="constrained", facecolor="white")
         parts = list(figure.subfigures(len(rows), 1, height_ratios=rows, squeeze=False)[:, 0])
         if columns:
             cells = parts.pop(0).subfigures(1, len(columns), squeeze=False)[0]
             for column, part in zip(columns, cells, strict=True):
-                _draw_below_each_other(column, part)
+                _draw_below_each_other(column, part, height=rows[0])
         for panel, part in zip(wide, parts, strict=True):
-            _draw_below_each_other([panel], part)
+            _draw_below_each_other([panel], part, height=_full_height(panel))
         with written_whole(path) as temporary:
             figure.savefig(temporary, format="png", dpi=150)
 
 
-def _draw_below_each_other(panels: Sequence[Panel], figure: FigureBase) -> None:
-    heights = [panel.height for panel in panels]
-    cells = figure.subfigures(len(panels), 1, height_ratios=heights, squeeze=False)[:, 0]
-    for panel, cell in zip(panels, cells, strict=True):
-        cell.suptitle(panel.title)
+def _caption_lines(panel: Panel) -> list[str]:
+    return textwrap.wrap(panel.caption, width=int(16.5 * panel.width))
+
+
+def _head_height(panel: Panel) -> float:
+    """Inches of the title and the caption."""
+    return _TITLE_HEIGHT + _LINE_HEIGHT * len(_caption_lines(panel))
+
+
+def _full_height(panel: Panel) -> float:
+    return _head_height(panel) + panel.height
+
+
+def _draw_below_each_other(panels: Sequence[Panel], figure: FigureBase, *, height: float) -> None:
+    """height: of all in inches; the plots, and not the captions, share what is over."""
+    heads = [_head_height(panel) for panel in panels]
+    share = (height - sum(heads)) / sum(panel.height for panel in panels)
+    ratios = [
+        inches for panel, head in zip(panels, heads, strict=True) for inches in (head, share * panel.height)
+    ]
+    cells = figure.subfigures(len(ratios), 1, height_ratios=ratios, squeeze=False)[:, 0]
+    for panel, inches, head, cell in zip(panels, heads, cells[::2], cells[1::2], strict=True):
+        head.text(0.5, 1 - 0.06 / inches, panel.title, ha="center", va="top", fontsize=10.5,
+                  fontweight="bold")  # fmt: skip
+        caption = "\n".join(_caption_lines(panel))
+        head.text(0.5, 1 - _TITLE_HEIGHT / inches, caption, ha="center", va="top", fontsize=8, color=MUTED)
         panel.draw(cell)

@@ -14,6 +14,7 @@ import numpy as np
 from markupsafe import Markup
 
 from vidformers.analysis.perturbations import KINDS
+from vidformers.analysis.statistics import LEVEL
 from vidformers.files import write_text_atomically
 from vidformers.report.figures import Panel, ablation_panels, panel_svg
 from vidformers.report.strips import render_strips
@@ -21,6 +22,7 @@ from vidformers.report.summary import (
     Summary,
     group_names,
     interval,
+    is_told,
     kind,
     percent,
     shown_perturbations,
@@ -54,7 +56,7 @@ def _fixed(value: float | None, digits: int) -> str:
 
 
 def _p(value: float | None) -> str:
-    return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return "–" if value is None else "<\N{NO-BREAK SPACE}0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _code(text: str) -> Markup:
@@ -84,6 +86,7 @@ def environment() -> jinja2.Environment:
         "code": _code,
         "meaning": lambda name: KINDS[kind(name)].meaning if kind(name) in KINDS else "",
     }
+    made.tests["told"] = is_told
     return made
 
 
@@ -111,7 +114,7 @@ def _class_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             entry["cells"][column] = {
                 "delta": one["delta"],
                 "interval": _interval(one["delta_interval"]),
-                "told": one["p_value_bh"] is not None and one["p_value_bh"] < 0.05,
+                "told": one["p_value_bh"] is not None and one["p_value_bh"] < LEVEL,
                 "swap_rate": one["swap_rate"],
             }
     return [by_label[label] for label in sorted(by_label)]
@@ -148,6 +151,7 @@ def ablation_section(summary: Summary, clips: Mapping[str, np.ndarray]) -> Secti
             figures=rendered(ablation_panels(summary)),
             strips=render_strips(strips) if strips else "",
             comparison=summary.get("comparison"),
+            static_floor=summary["static_floor"],
             perturbations=perturbations,
             groups=_group_columns(summary),
             class_perturbations=with_classes,

@@ -9,6 +9,8 @@ from vidformers.report.summary import (
     Summary,
     group_names,
     interval,
+    is_at,
+    is_told,
     kind,
     one_line,
     p_text,
@@ -16,11 +18,15 @@ from vidformers.report.summary import (
     reference_perturbation,
     shown_perturbations,
     signed,
+    too_few,
 )
 
 WIDTH = 110  # columns of the printed table
-UNCHANGED = "unchanged within its interval"
+UNCHANGED = "no change shown"
+TOO_FEW = "too few videos to tell"
+RULE = "a change counts where p < 0.05, after Holm over the perturbations"
 _MAX_NAME = 26
+_MAX_GROUP = 18
 _MAX_DROPS = 3
 
 
@@ -43,9 +49,10 @@ def _covers(value: Sequence[float | None] | None, number: float) -> bool:
     return ends is not None and ends[0] <= number <= ends[1]
 
 
-def _falls(row: Mapping[str, Any]) -> bool:
-    ends = interval(row["delta_interval"])
-    return ends is not None and ends[1] < 0
+def _too_few(rows: Sequence[Mapping[str, Any]], num_videos: int) -> str:
+    unseen = min(row["smallest_detectable_difference"] for row in rows)
+    videos = "1 video" if num_videos == 1 else f"{num_videos} videos"
+    return f"{TOO_FEW} ({videos}; a fall of less than {percent(unseen)} points would not have been seen)"
 
 
 def _model(summary: Summary) -> str:
@@ -93,7 +100,9 @@ def _drop_lines(summary: Summary) -> list[str]:
     return lines
 
 
-def _score(name: str, score: Mapping[str, Any] | None) -> str:
+def _score(name: str, score: Mapping[str, Any] | None, *, measured: bool) -> str:
+    if not measured:
+        return f"{name} not measured (add `freeze[middle]` to ABLATION.PERTURBATIONS)"
     if score is None or score["value"] is None:
         return f"{name} not reported (the clean accuracy is not clearly above that floor)"
     return f"{name} {score['value']:.2f} ({_between(score['interval'], 2)})"
@@ -103,8 +112,14 @@ def _order_score_line(summary: Summary) -> str:
     reference = reference_perturbation(summary)
     if reference is None:
         return "Order score: no perturbation of the order was run."
-    chance = _score("above chance", reference["order_score_chance"])
-    static = _score("above the static floor", reference["order_score_static"])
+    if verdict(reference, summary["chance"]) == TOO_FEW:
+        return f"Order score of {_code(reference['name'])}: {TOO_FEW}."
+    chance = _score("above chance", reference["order_score_chance"], measured=True)
+    static = _score(
+        "above the static floor",
+        reference["order_score_static"],
+        measured=summary["static_floor"] is not None,
+    )
     return (
         f"Order score of {_code(reference['name'])}, the share of the accuracy that it takes (0 blind to "
         f"order, 1 all): {chance}, {static}."
@@ -122,43 +137,62 @@ def _range_line(summary: Summary) -> str:
             seconds = curve["half_effect_seconds"]
             time = f" ({seconds:.2g} s)" if seconds is not None else ""
             parts.append(f"{what} of {curve['half_effect_frames']:.2g} frames{time} (`{name}`)")
+    shuffles = [row for row in summary["perturbations"] if kind(row["name"]).endswith("shuffle")]
+    if not any(is_told(row) for row in shuffles):
+        return "Range: no shuffle has an effect that is told from none."
     if not parts:
         return "Range: the half-effect length was not reached by the sizes that were run."
     return "Range: half of the full effect at " + " and at ".join(parts) + "."
 
 
 def meaning(summary: Summary) -> str:
-    """What follows from the intervals about the use of order, and no more than that."""
+    """What follows from the p-values and intervals about the use of order, and no more than that."""
     row = reference_perturbation(summary)
-    if row is None or interval(row["delta_interval"]) is None:
-        return "no perturbation of the order has an interval, so nothing is said about order."
-    name, chance = _code(row["name"]), summary["chance"]
+    what = verdict(row, summary["chance"]) if row else ""
+    if row is None or not what:
+        return "no perturbation of the order has a p-value, so nothing is said about order."
+    name, chance, p = _code(row["name"]), summary["chance"], p_text(row["p_value_holm"])
+    if what == TOO_FEW:
+        return _too_few([row], summary["num_videos"]) + "."
     clean = interval(summary["clean"]["top1_interval"])
     if clean and clean[0] <= chance:
         return (
-            "the clean accuracy is not told from chance, so there is nothing that a perturbation could take."
+            f"the clean accuracy is not told from chance on {summary['num_videos']} videos, so that nothing "
+            "is said about what a perturbation takes."
         )
-    if not _falls(row):
-        detectable = row["smallest_detectable_difference"]
-        power = f" (a fall of {detectable:.1f} points would have been seen)" if detectable is not None else ""
-        rises = (interval(row["delta_interval"]) or (0, 0))[0] > 0
-        what = "rises" if rises else "is unchanged within its interval"
+    if what in (UNCHANGED, "rises"):
         flips = row["flip_rate"] or 0.0
         aside = f", though {percent(flips)} % of the answers change" if flips >= 5 else ""
+        if what == "rises":
+            return f"under {name} the accuracy rises{aside}: no sign that it rests on the order of frames."
+        unseen = row["smallest_detectable_difference"]
+        power = f"a fall of {percent(unseen)} points would have been seen" if unseen is not None else p
+        if not _covers(row["delta_interval"], 0):
+            return (
+                f"the change under {name} is not told from none ({p}; {power}){aside}: whether the accuracy "
+                "rests on the order of frames stays open."
+            )
         return (
-            f"under {name} the accuracy {what}{power}{aside}: no sign that it rests on the order of frames."
+            f"under {name} no change of the accuracy is shown ({power}){aside}: no sign that it rests on the "
+            "order of frames."
         )
     caveat = (
         " A perturbed clip is also unlike those of the training, so this rather overstates than understates "
         "what order is worth."
     )
-    if _covers(row["top1_interval"], chance):
+    if is_at(row, chance):
         return f"under {name} the accuracy is at chance: all of it rests on the order of frames.{caveat}"
     floor = summary["static_floor"]
-    if floor and floor["top1"] is not None and _covers(row["top1_interval"], floor["top1"]):
+    if floor and is_at(row, floor["top1"]):
         return (
             f"under {name} the model is as good as on one frozen frame, and better on clips in order: what "
             f"it gains from video it gains from order.{caveat}"
+        )
+    ends = interval(row["top1_interval"])
+    if ends is None or ends[0] <= chance:
+        return (
+            f"a part of the accuracy at least rests on the order of frames: {name} takes it, and these "
+            f"videos do not tell whether it leaves more than chance.{caveat}"
         )
     return (
         f"a part of the accuracy rests on the order of frames, and a part does not: {name} takes the first."
@@ -185,7 +219,8 @@ def _controls_line(summary: Summary) -> str:
     rows = [row for row in summary["perturbations"] if kind(row["name"]) in CONTROL_KINDS]
     if not rows:
         return "Controls: none was run."
-    return "Controls: " + ", ".join(f"{_code(row['name'])} {_change(row)}" for row in rows) + "."
+    changes = (f"{_code(row['name'])} {_change(row)}, {p_text(row['p_value_holm'])}" for row in rows)
+    return "Controls: " + "; ".join(changes) + "."
 
 
 def _method_line(summary: Summary) -> str:
@@ -195,7 +230,7 @@ def _method_line(summary: Summary) -> str:
     line = (
         f"Method: {' or '.join(map(str, draws))} draws a perturbation, seed {summary['seed']}, 95 % "
         f"intervals from {summary['num_resamples']} bootstrap resamples of videos, paired with the clean "
-        "clips; exact McNemar test for one draw, permutation test for more, p adjusted after Holm"
+        f"clips; exact McNemar test for one draw, permutation test for more; {RULE}"
     )
     if detectable:
         ends = dict.fromkeys((f"{min(detectable):.1f}", f"{max(detectable):.1f}"))
@@ -255,21 +290,21 @@ def _group_row(row: Mapping[str, Any], group: str) -> Mapping[str, Any] | None:
 
 
 def verdict(row: Mapping[str, Any], chance: float | None) -> str:
-    """What the intervals of one perturbation say of one group of videos (or of all).
+    """What one perturbation says of one group of videos (or of all): a change where `is_told` finds one.
 
-    row: its top1, top1_interval, delta, delta_interval and swap_rate. One of "unchanged within its interval",
-    "to the partner class", "at chance", "below chance", "falls", "rises", or "" where an interval is missing.
-    (A group's chance is that of a guess among its own classes: who guesses among all falls below it.)
+    row: its top1, top1_interval, delta, p_value_holm, smallest_detectable_difference and swap_rate. One of
+    "no change shown", "too few videos to tell", "to the partner class", "at chance", "below chance", "falls",
+    "rises", or "" where the change or its p-value is missing. (A group's chance is that of a guess among its
+    own classes: who guesses among all falls below it.)
     """
-    ends = interval(row["delta_interval"])
-    if ends is None or row["delta"] is None:
+    if row["delta"] is None or row.get("p_value_holm") is None:
         return ""
-    if ends[0] <= 0 <= ends[1]:
-        return UNCHANGED
-    if ends[0] > 0:
+    if not is_told(row):
+        return TOO_FEW if too_few(row, chance) else UNCHANGED
+    if row["delta"] > 0:
         return "rises"
     top1 = interval(row["top1_interval"])
-    if top1 and chance is not None and top1[0] <= chance <= top1[1]:
+    if is_at(row, chance):
         return "at chance"  # in a group of two classes the partner then gets about half, too
     # Right and partner exclude each other: a sum above 100 means that only some of the videos have a partner.
     if (row["swap_rate"] or 0.0) > 50 and row["swap_rate"] + (row["top1"] or 0.0) <= 100:
@@ -277,25 +312,24 @@ def verdict(row: Mapping[str, Any], chance: float | None) -> str:
     return "below chance" if top1 and chance is not None and top1[1] < chance else "falls"
 
 
-def _verdict_line(name: str, verdicts: Mapping[str, list[str]]) -> str:
-    order = ("at chance", "below chance", "to the partner class", "falls", "rises", UNCHANGED)
-    parts = [f"{what}: {', '.join(verdicts[what])}" for what in order if what in verdicts]
-    if len(verdicts) == 1 and len(next(iter(verdicts.values()))) > 1:
-        what, names = next(iter(verdicts.items()))
-        parts = [f"{what}: all {len(names)} perturbations"]
-    text = f"{name}: " + ("; ".join(parts) if parts else "no intervals, no verdict")
-    return textwrap.fill(text, WIDTH, subsequent_indent="    ", break_on_hyphens=False)
-
-
-def _verdicts(summary: Summary, group: str | None) -> dict[str, list[str]]:
-    """What happens -> the perturbations that do it, to one group or (None) to all videos."""
-    found: dict[str, list[str]] = {}
+def _verdict_line(summary: Summary, group: str | None) -> str:
+    """What happens to one group, or (None) to all videos, under which perturbations."""
+    found: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
     for row in shown_perturbations(summary):
-        cell = _group_row(row, group) if group is not None else row
-        chance = cell["chance"] if cell and group is not None else summary["chance"]
-        if cell and (what := verdict(cell, chance)):
-            found.setdefault(what, []).append(one_line(row["name"], _MAX_NAME))
-    return found
+        cell = row if group is None else _group_row(row, group)
+        if cell and (what := verdict(cell, (summary if group is None else cell)["chance"])):
+            found.setdefault(what, []).append((one_line(row["name"], _MAX_NAME), cell))
+    order = ("at chance", "below chance", "to the partner class", "falls", "rises", UNCHANGED, TOO_FEW)
+    parts = []
+    for what in (what for what in order if what in found):
+        names, cells = zip(*found[what], strict=True)
+        if what == TOO_FEW:
+            what = _too_few(cells, (summary if group is None else cells[0])["num_videos"])
+        every = len(found) == 1 and len(names) > 1
+        parts.append(f"{what}: " + (f"all {len(names)} perturbations" if every else ", ".join(names)))
+    title = "all" if group is None else one_line(group, _MAX_GROUP)
+    text = f"{title}: " + ("; ".join(parts) if parts else "no p-values, no verdict")
+    return textwrap.fill(text, WIDTH, subsequent_indent="    ", break_on_hyphens=False)
 
 
 def ablation_text(summary: Summary) -> str:
@@ -303,7 +337,7 @@ def ablation_text(summary: Summary) -> str:
     and a verdict line for each group; no line longer than `WIDTH`.
     """
     groups, rows = group_names(summary), shown_perturbations(summary)
-    titles = [one_line(group, 18) for group in groups]
+    titles = [one_line(group, _MAX_GROUP) for group in groups]
     cells = [[_cell(_group_row(row, group)) for group in groups] + [_cell(row)] for row in rows]
     first = [
         next((found for row in rows if (found := _group_row(row, group))), None) for group in groups
@@ -321,11 +355,9 @@ def ablation_text(summary: Summary) -> str:
         f"Temporal ablation: top-1 (%) of {summary['num_videos']} videos, with 95 % intervals over videos",
         *table,
         "",
-        *(
-            _verdict_line(title, _verdicts(summary, group))
-            for title, group in zip(titles, groups, strict=True)
-        ),
-        _verdict_line("all", _verdicts(summary, None)),
+        *(_verdict_line(summary, group) for group in groups),
+        _verdict_line(summary, None),
+        f"In each column {RULE}.",
     ]
     if summary["num_failed"]:
         lines.append(f"Could not be read and count nowhere: {summary['num_failed']}.")

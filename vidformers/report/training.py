@@ -127,6 +127,8 @@ _WAIT = (_Curve("waiting", _of_steps("waiting_for_data", 100.0), MUTED),)
 
 
 def _draw_curves(figure: FigureBase, log: TrainingLog, label: str, curves: Sequence[_Curve]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     axes: Axes = figure.subplots()
     axes.grid(color=FAINT)
     drawn = 0
@@ -144,5 +146,6 @@ def _draw_curves(figure: FigureBase, log: TrainingLog, label: str, curves: Seque
         figure.legend(handles, labels, loc="outside lower center", ncols=drawn, columnspacing=1.4)
     if label.endswith("(%)"):
         axes.set_ylim(0, 100)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("epochs")
     axes.set_ylabel(label)
