@@ -5,7 +5,8 @@
 Each copy is H.264 with its shorter side at --short-side pixels (never enlarged), upright, with a key frame
 at least every --gop frames, and with the frames and timestamps of the original, which is checked on the file
 that was written. Names stay; files that cannot hold H.264 with its timestamps (.avi, .webm, ...) become .mp4.
-A video that is damaged is left out: its copy would hide the damage. Originals are only read.
+A video that is damaged is left out: its copy would hide the damage. Originals are only read, and a file that
+is in the new folder and that resize.csv does not know stays as it is: nothing is begun then.
 
 resize.csv in the new folder says what was changed, and what was left out and why. A run that was stopped goes
 on where it was. Exit code: 0 all done, 1 some videos were left out, 2 wrong usage.
@@ -13,6 +14,7 @@ on where it was. Exit code: 0 all done, 1 some videos were left out, 2 wrong usa
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections import Counter
@@ -24,6 +26,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vidformers.data.prepare.copies import (
+    begin_copies,
+    check_originals_stay,
+    forget_lost_copies,
+    keep_copies,
+    part_path,
+    remove_parts,
+    sole_run,
+)
 from vidformers.data.prepare.inputs import (
     add_worker_arguments,
     collect_videos,
@@ -71,12 +82,6 @@ def destination(path: str, source: str, out: str) -> str:
     return stem + (suffix if suffix.lower() in FORMATS else ".mp4")
 
 
-def part_path(path: str) -> str:
-    """The name of a copy while it is being written."""
-    folder, name = os.path.split(path)
-    return os.path.join(folder, f".{name}.part")
-
-
 def target_size(height: int, width: int, short_side: int) -> tuple[int, int]:
     """(height, width), both even as H.264 with 4:2:0 needs them; never larger than they were."""
     scale = min(1.0, short_side / min(height, width))
@@ -110,9 +115,10 @@ def resize_video(path: str, *, source: str, out: str, settings: Settings) -> Row
         check_copy(part, times)
         os.replace(part, target)
     except VideoReadError as error:
-        if os.path.exists(part):
-            os.remove(part)
         return {"status": "left out", "reason": error.reason, "detail": " ".join(error.detail.split())}
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(part)
     changes = []
     if after != before:
         changes.append(f"{before[1]}x{before[0]} to {after[1]}x{after[0]}")
@@ -313,7 +319,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "such as 256, and a crf from 0 to 51"
         )
     source, out = os.path.abspath(chosen.source), os.path.abspath(chosen.out)
-    if os.path.commonpath([source, out]) == source:
+    if os.path.commonpath(list(map(os.path.realpath, (source, out)))) == os.path.realpath(source):
         raise ValueError(f"'{chosen.out}' is '{chosen.source}' or in it; give a folder beside it")
     videos = list(collect_videos([source], prefix="", separator=" "))
     targets = {path: destination(path, source, out) for path in videos}
@@ -321,35 +327,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if twice:
         both = " and ".join(path for path in videos if targets[path] == twice[0])
         raise ValueError(f"{both} would both become '{twice[0]}'; move one of them away")
+    check_originals_stay(targets)
 
     settings = Settings(chosen.short_side, chosen.gop, chosen.crf, chosen.preset, chosen.keep_audio)
-    report = Report(Path(out) / "resize.csv", COLUMNS)
-    for path, row in list(report.rows.items()):
-        target = row["destination"]
-        there = os.path.isfile(target) and str(os.path.getsize(target)) == row["destination_bytes"]
-        if row["status"] == "ok" and not there:
-            del report.rows[path]
     text = " ".join(f"{name}={value}" for name, value in asdict(settings).items())
-    if chosen.dry_run:
-        done = sum(report.is_done(path, text) for path in videos)
-        renamed = sum(Path(path).suffix != Path(targets[path]).suffix for path in videos)
-        print(
-            f"{len(videos)} videos: {done} are done, {len(videos) - done} would be written to {out}, short "
-            f"side {settings.short_side}; {renamed} become .mp4"
-        )
-        return 0
-    rows = process_files(
-        videos,
-        functools.partial(resize_video, source=source, out=out, settings=settings),
-        report=report,
-        settings=text,
-        num_workers=chosen.workers,
-        time_limit=chosen.time_limit,
-    )
+    with contextlib.nullcontext() if chosen.dry_run else sole_run(Path(out)):
+        report = Report(Path(out) / "resize.csv", COLUMNS)
+        forget_lost_copies(targets, report)
+        to_do = [path for path in videos if not report.is_done(path, text)]
+        had_copy = begin_copies(to_do, targets, report)
+        if chosen.dry_run:
+            renamed = sum(Path(path).suffix != Path(targets[path]).suffix for path in videos)
+            print(
+                f"{len(videos)} videos: {len(videos) - len(to_do)} are done, {len(to_do)} would be written "
+                f"to {out}, short side {settings.short_side}; {renamed} become .mp4"
+            )
+            return 0
+        remove_parts(targets.values())
+        try:
+            rows = process_files(
+                videos,
+                functools.partial(resize_video, source=source, out=out, settings=settings),
+                report=report,
+                settings=text,
+                num_workers=chosen.workers,
+                time_limit=chosen.time_limit,
+            )
+        finally:
+            remove_parts(targets.values())  # of workers that were stopped
+        keep_copies(had_copy, targets, report)
     left_out = [row for row in rows if row["status"] != "ok"]
-    for row in left_out:
-        # Of a process that was killed.
-        Path(part_path(targets[row["path"]])).unlink(missing_ok=True)
     for row in left_out[:20]:
         print(f"{row['path']}: {row['status']}, {row['reason']}: {row['detail']}")
     if len(left_out) > 20:

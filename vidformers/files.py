@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,3 +34,22 @@ def write_text_atomically(path: Path, text: str) -> None:
     """Write `text` as `written_whole` says."""
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def locked(number: int, folder: Path) -> bool:
+    """Takes the operating system's lock on an open file of `folder`, which goes with the process, however
+    that ends. False if another process has it. True, with a warning, where files cannot be locked."""
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        # Not flock: its lock is shared with the workers that a run forks, and outlives it with them.
+        fcntl.lockf(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError as error:
+        warnings.warn(
+            f"{folder} cannot be locked ({error}): see that no other run writes there", stacklevel=3
+        )
+    return True

@@ -4,7 +4,10 @@ import csv
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -173,6 +176,50 @@ def test_a_killed_or_stuck_worker_is_named_and_the_rest_goes_on():
     assert all(isinstance(failure, WorkerFailure) for failure in failures.values())
     assert [failure.reason for failure in failures.values()] == ["crashed", "timeout", "error"]
     assert "SIGSEGV" in failures["kill"].detail and "KeyError" in failures["raise"].detail
+
+
+PARENT = """
+import sys, time
+from tests.data_prep.test_verify import hold_on
+from vidformers.data.prepare.isolated import run_isolated
+if __name__ == "__main__":
+    list(run_isolated(hold_on, sys.argv[1:], num_workers=2, time_limit=600.0))
+"""
+
+
+def hold_on(path: str) -> None:
+    Path(path).write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+def test_workers_end_with_their_parent_in_the_middle_of_a_file(tmp_path):
+    places = [tmp_path / "a", tmp_path / "b"]
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    command = [sys.executable, str(script), *map(str, places)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(command, env=environment) as parent:
+        wait_until(lambda: all(place.exists() and place.read_text() for place in places))
+        parent.kill()
+    pids = [int(place.read_text()) for place in places]
+    wait_until(lambda: not any(map(is_running, pids)), seconds=5)
+
+
+def wait_until(is_so: Callable[[], bool], seconds: float = 60) -> None:
+    finished = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < finished
+        time.sleep(0.02)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    # A zombie that the container's first process has not taken in yet is no longer at work.
+    state = Path(f"/proc/{pid}/stat")
+    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def test_a_failed_worker_becomes_a_row_which_the_next_run_tries_again(tmp_path):

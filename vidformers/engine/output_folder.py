@@ -2,12 +2,12 @@
 
 import os
 import socket
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from vidformers.engine.distributed import is_main_process
+from vidformers.files import locked
 
 LOCK_NAME = ".lock"
 
@@ -36,7 +36,7 @@ def sole_use(folder: Path) -> Iterator[None]:
             "or mount its disk for writing"
         ) from error
     with file:
-        if not _locked(file.fileno(), folder):
+        if not locked(file.fileno(), folder):
             file.seek(0)
             owner = " ".join(file.read(200).split()) or "unknown"
             raise ValueError(
@@ -47,21 +47,3 @@ def sole_use(folder: Path) -> Iterator[None]:
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
         yield
-
-
-def _locked(number: int, folder: Path) -> bool:
-    """False if another process has it. True, with a warning, where files cannot be locked."""
-    try:
-        import fcntl
-    except ImportError:
-        return True
-    try:
-        # Not flock: its lock is shared with the workers that a run forks, and outlives it with them.
-        fcntl.lockf(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    except OSError as error:
-        warnings.warn(
-            f"{folder} cannot be locked ({error}): see that no other run writes there", stacklevel=3
-        )
-    return True

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
@@ -32,7 +34,7 @@ class WorkerFailure:
 
 def run_isolated(
     function: Callable[[T], R], items: Sequence[T], *, num_workers: int, time_limit: float
-) -> Iterator[tuple[T, R | WorkerFailure]]:
+) -> Generator[tuple[T, R | WorkerFailure], None, None]:
     """(item, function(item)) as they are done, in any order; every item exactly once.
 
     function: something that pickles, such as a module's function or a `functools.partial` of one.
@@ -135,6 +137,7 @@ def _ending(exit_code: int | None) -> str:
 
 def _work(connection: Connection, function: Callable[[Any], Any], time_limit: float) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business, which then stops us
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     connection.send("ready")
     while True:
         try:
@@ -142,10 +145,18 @@ def _work(connection: Connection, function: Callable[[Any], Any], time_limit: fl
         except EOFError:  # the parent is gone
             return
         if hasattr(signal, "setitimer"):
-            # Should the parent be killed while a file holds us up, nobody else would end this process.
+            # Should the parent be killed while a file holds up all our threads, nobody else would end us.
             signal.setitimer(signal.ITIMER_REAL, 2 * time_limit + 10)
         try:
             result = function(item)
         except Exception as error:
             result = WorkerFailure("error", " ".join(f"{type(error).__name__}: {error}".split()))
         connection.send(result)
+
+
+def _end_with_parent() -> None:
+    """However the parent ends: nobody wants the result, and the next run may be at the same file already."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
@@ -102,8 +103,13 @@ def process_files(
     problems = sum(report.rows[path]["status"] != "ok" for path in set(paths) - set(to_do))
     # The state of a file before it is read: one that changes meanwhile is read again next time.
     before = {path: identity(path, settings) for path in to_do}
-    with tqdm(total=len(paths), initial=len(paths) - len(to_do), unit="file") as bar:
-        for path, result in run_isolated(function, to_do, num_workers=num_workers, time_limit=time_limit):
+    results = run_isolated(function, to_do, num_workers=num_workers, time_limit=time_limit)
+    # Closed here: who catches an error or Ctrl-C finds all workers stopped.
+    with (
+        contextlib.closing(results),
+        tqdm(total=len(paths), initial=len(paths) - len(to_do), unit="file") as bar,
+    ):
+        for path, result in results:
             if isinstance(result, WorkerFailure):
                 result = {"status": "failed", "reason": result.reason, "detail": result.detail}
             row = {key: result.get(key, "") for key in report.columns} | {"path": path} | before[path]
