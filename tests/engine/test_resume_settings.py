@@ -108,6 +108,41 @@ def test_all_settings_with_a_say_in_training_are_named(
     assert written(folder, "DATA.SAMPLING_RATE", "RNG_SEED") == [2, 5]
 
 
+def test_a_checkpoint_of_other_classes_is_named_with_both(
+    tmp_path: Path, tiny_dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, name in enumerate(("two/dog", "two/pancake", "three/cat", "three/dog", "three/pancake")):
+        (tmp_path / name).mkdir(parents=True)
+        for video in range(3):
+            shutil.copy(tiny_dataset / f"video_{(video + number) % 8}.mp4", tmp_path / name / f"{video}.mp4")
+    folders = "TRAIN.DATASET folder TEST.DATASET folder MODEL.NUM_CLASSES 0 SOLVER.MAX_EPOCH 1".split()  # noqa: SIM905
+    text = CONFIG.format(base=Path(__file__).with_name("tiny.yaml"), data="", output="")
+    (tmp_path / "run.yaml").write_text(text)
+
+    def error_of(*overrides: str) -> str:
+        assert run(tmp_path, *folders, "DATA.PATH_TO_DATA_DIR", str(tmp_path / "three"), *overrides) == 1
+        return capsys.readouterr().err
+
+    assert run(tmp_path, *folders, "DATA.PATH_TO_DATA_DIR", str(tmp_path / "two")) == 0
+    (tmp_path / "out" / "folder_split.json").unlink()
+    checkpoints = tmp_path / "out" / "checkpoints"
+    said = "{0} knows 2 classes (dog, pancake), the data has 3 (cat, dog, pancake). To {1}, give the data it "
+    said += (
+        "was trained on; for a new run set another OUTPUT_DIR, and TRAIN.CHECKPOINT_FILE_PATH {0} to start"
+    )
+    own, best = checkpoints / "checkpoint_epoch_00001.pyth", checkpoints / "best.pyth"
+    assert said.format(own, "go on with it") in error_of("SOLVER.MAX_EPOCH", "2")
+    assert said.format(own, "test it") in error_of("TRAIN.ENABLE", "False")
+    elsewhere = ("OUTPUT_DIR", str(tmp_path / "other"), "TEST.CHECKPOINT_FILE_PATH", str(best))
+    assert said.format(best, "test it") in error_of("TRAIN.ENABLE", "False", *elsewhere)
+    # Any other misfit names the file too.
+    wider = ("MODEL.ARGS", "{'embed_dim':16}", "DATA.PATH_TO_DATA_DIR", str(tmp_path / "two"))
+    assert f"{own}: " in error_of("TRAIN.ENABLE", "False", *wider)
+    # And what is advised works.
+    new = ("OUTPUT_DIR", str(tmp_path / "new"), "TRAIN.CHECKPOINT_FILE_PATH", str(best))
+    assert run(tmp_path, *folders, "DATA.PATH_TO_DATA_DIR", str(tmp_path / "three"), *new) == 0
+
+
 def test_keys_without_a_say_exist() -> None:
     schema = get_defaults()
     assert [name for name in WITHOUT_A_SAY if not has(schema, name) and name not in schema] == []

@@ -178,7 +178,9 @@ def test_fine_tuning_replaces_the_head_and_says_so(make_cfg, capsys):
     )
     ours, theirs = trainer.model.state_dict(), trained.model.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours if not name.startswith("head."))
-    with pytest.raises(ValueError, match="head"):
+    with pytest.raises(
+        ValueError, match=r"checkpoint_epoch_00001\.pyth knows 2 classes, MODEL\.NUM_CLASSES is 5"
+    ):
         run_test(make_cfg("third", "TEST.CHECKPOINT_FILE_PATH", path, "MODEL.NUM_CLASSES", "5"))
 
 
@@ -221,8 +223,13 @@ def test_resuming_names_what_changed_and_refuses_what_cannot(make_cfg, capsys):
     assert {group["weight_decay"] for group in trainer.optimizer.param_groups} == {0.0, 0.7}
     with pytest.raises(ValueError, match=r"SOLVER.OPTIMIZING_METHOD adamw -> sgd"):
         run_training(make_cfg("changed", *two_epochs, "SOLVER.OPTIMIZING_METHOD", "sgd"))
-    with pytest.raises(ValueError, match=r"does not fit this run's model.*size mismatch"):
+    with pytest.raises(ValueError, match=r"_00002\.pyth knows 2 classes, MODEL.NUM_CLASSES is 5\. To go on"):
         run_training(make_cfg("changed", *two_epochs, "MODEL.NUM_CLASSES", "5"))
+    wider = ("MODEL.ARGS", "{'embed_dim': 16}")
+    with pytest.raises(
+        ValueError, match=r"does not fit this run's .*size mismatch.*MODEL.ARGS.embed_dim 8 -> 16;"
+    ):
+        run_training(make_cfg("changed", *two_epochs, *wider))
     (Path(trainer.cfg.OUTPUT_DIR) / "checkpoints" / "checkpoint_epoch_00002.pyth").write_bytes(b"damaged")
     assert run_test(trainer.cfg)["checkpoint"].endswith("checkpoint_epoch_00001.pyth")
 

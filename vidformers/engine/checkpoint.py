@@ -219,6 +219,36 @@ def _checksum(path: Path) -> int:
     return value
 
 
+def check_num_classes(
+    path: str | Path,
+    of_checkpoint: int | None,
+    names_of_checkpoint: Sequence[str] | None,
+    num_classes: int,
+    class_names: Sequence[str] | None,
+    *,
+    purpose: str,
+) -> None:
+    """Raise ValueError where the checkpoint is known to have another number of classes than the model,
+    `num_classes`. class_names: those of the videos. purpose: what was to be done with it ("test it")."""
+    if of_checkpoint in (None, num_classes):
+        return
+    known = f" ({_some(names_of_checkpoint)})" if names_of_checkpoint else ""
+    if class_names and len(class_names) == num_classes:
+        ours, fits = f"the data has {num_classes} ({_some(class_names)})", "give the data it was trained on"
+    else:
+        ours, fits = f"MODEL.NUM_CLASSES is {num_classes}", f"set MODEL.NUM_CLASSES {of_checkpoint}"
+    start = path if not Path(path).is_dir() else Path(path).with_name(BEST)
+    raise ValueError(
+        f"the checkpoint {path} knows {of_checkpoint} classes{known}, {ours}. To {purpose}, {fits}; for a "
+        f"new run set another OUTPUT_DIR, and TRAIN.CHECKPOINT_FILE_PATH {start} to start from its weights "
+        "with a new classifier."
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join([*names[:5], *(["..."] if len(names) > 5 else [])])
+
+
 def check_class_names(
     path: str | Path, of_checkpoint: Sequence[str] | None, of_videos: Sequence[str] | None, output: Path
 ) -> None:

@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 import vidformers
 from vidformers.engine.checkpoint import (
     check_class_names,
+    check_num_classes,
     checkpoint_path,
     keep_last,
     save_checkpoint,
@@ -133,6 +134,15 @@ class RunState:
                 "back, or start from the weights (TRAIN.CHECKPOINT_FILE_PATH; tools/export_checkpoint.py "
                 "makes a file of a folder) in another OUTPUT_DIR."
             )
+        if not self.cfg.PRETRAIN.ENABLE:  # which has no classifier
+            check_num_classes(
+                path,
+                state.get("num_classes"),
+                state.get("class_names"),
+                self.cfg.MODEL.NUM_CLASSES,
+                self.class_names,
+                purpose="go on with it",
+            )
         check_class_names(path, state.get("class_names"), self.class_names, Path(self.cfg.OUTPUT_DIR))
         try:
             old = checkpoint_config(state)
@@ -154,9 +164,10 @@ class RunState:
                     self.ema.module.load_state_dict(state.get("ema") or state["model"])
         except (KeyError, RuntimeError, ValueError, CheckpointException) as error:
             reason = " ".join(str(error).split())[:300]
+            text = f" Settings changed since: {'; '.join(changed.values())}." if changed else ""
             raise ValueError(
-                f"{path} does not fit this run's model, or is damaged ({reason}). Use the config it was "
-                "written with, or another OUTPUT_DIR; delete it to go on from the one before it."
+                f"{path} does not fit this run's model ({reason}).{text} Use those it was written with, "
+                "or another OUTPUT_DIR for a new run."
             ) from error
         if self.ema:
             self.ema.n_averaged.fill_(1)  # 0 would copy the model over the average

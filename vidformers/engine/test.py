@@ -14,7 +14,6 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from vidformers.checkpoints import load_weights
 from vidformers.data.datasets.clips import VideoViews
 from vidformers.data.paths import near_it, path_manager
 from vidformers.data.views import gather_views
@@ -25,6 +24,7 @@ from vidformers.engine.distributed import gathered, is_main_process
 from vidformers.engine.logs import FailedVideos, JsonlLog, say, write_json
 from vidformers.engine.model import build_model
 from vidformers.engine.predictions import Predictions, label_array, summarize
+from vidformers.engine.tested_weights import load_whole
 
 AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -203,8 +203,7 @@ def load_test_weights(cfg: CfgNode, model: nn.Module, class_names: Sequence[str]
     the path, or None when the model keeps its random initialisation.
     """
     if cfg.TEST.CHECKPOINT_FILE_PATH:
-        path = cfg.TEST.CHECKPOINT_FILE_PATH
-        info = load_weights(model, path)
+        path, state = cfg.TEST.CHECKPOINT_FILE_PATH, None
     elif own := load_newest_checkpoint(Path(cfg.OUTPUT_DIR) / "checkpoints"):
         path, state = str(own[0]), own[1]
         if "model" not in state:
@@ -212,16 +211,16 @@ def load_test_weights(cfg: CfgNode, model: nn.Module, class_names: Sequence[str]
                 f"{path} is a sharded checkpoint of a run that has not finished; make a file of it with "
                 f"`python tools/export_checkpoint.py {path} weights.pyth` and set TEST.CHECKPOINT_FILE_PATH."
             )
-        info = load_weights(model, {**state, "model": state.get("ema") or state["model"]})
+        state = {**state, "model": state.get("ema") or state["model"]}
     elif cfg.TRAIN.CHECKPOINT_FILE_PATH:
-        path = cfg.TRAIN.CHECKPOINT_FILE_PATH
-        info = load_weights(model, path)
+        path, state = cfg.TRAIN.CHECKPOINT_FILE_PATH, None
     else:
         say(
             "Testing with RANDOM weights: no TEST.CHECKPOINT_FILE_PATH is set and "
             f"{cfg.OUTPUT_DIR}/checkpoints holds no checkpoint."
         )
         return None
+    info = load_whole(model, path, state, num_classes=cfg.MODEL.NUM_CLASSES, class_names=class_names)
     check_class_names(path, info.class_names, class_names, Path(cfg.OUTPUT_DIR))
     say(f"Testing the weights of {path} ({info.source}).")
     return path
