@@ -29,8 +29,10 @@ from vidformers.data.prepare.inputs import (
 from vidformers.data.prepare.measure import COLUMNS, measure
 from vidformers.data.prepare.report import Report, Row, process_files
 from vidformers.files import write_text_atomically
+from vidformers.report.summary import one_line
 
 MOST = 8  # rows of a table of frequencies
+MOST_NAMED = 14  # classes whose names have room in the picture
 BLUE, INK, MUTED = "#0072b3", "#22262c", "#6f7680"
 
 
@@ -47,7 +49,7 @@ def summary(rows: Sequence[Row], classes: Mapping[str, str]) -> str:
         "megabytes": megabytes,
         "kilobits a second": 8e3 * megabytes / np.maximum(seconds, 1e-3),
     }
-    lines = [f"{len(rows)} videos, {seconds.sum() / 3600:.2f} hours, {megabytes.sum() / 1e3:.3f} GB", ""]
+    lines = [f"{len(rows)} videos, {duration(seconds.sum())}, {size(megabytes.sum())}", ""]
     lines.append(f"{'':18}" + "".join(f"{name:>11}" for name in ("least", "5 %", "median", "95 %", "most")))
     for name, values in quantities.items():
         points = np.percentile(values, [0, 5, 50, 95, 100])
@@ -73,6 +75,18 @@ def summary(rows: Sequence[Row], classes: Mapping[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def duration(seconds: float) -> str:
+    """6.5 seconds, 12.3 minutes, 4.1 hours: never a rounded nothing."""
+    for unit, length in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} seconds"
+
+
+def size(megabytes: float) -> str:
+    return f"{megabytes / 1e3:.1f} GB" if megabytes >= 1e3 else f"{megabytes:.1f} MB"
+
+
 def draw(rows: Sequence[Row], classes: Mapping[str, str], path: Path) -> None:
     """The picture: four histograms on one page."""
     import matplotlib
@@ -95,30 +109,35 @@ def draw(rows: Sequence[Row], classes: Mapping[str, str], path: Path) -> None:
         durations.set_ylabel("videos")
         _bars(rates, Counter(f"{float(row['fps']):.2f}" for row in rows), "frames a second")
         _bars(sizes, Counter(f"{row['width']}x{row['height']}" for row in rows), "width x height")
-        counts = sorted(Counter(name for row in rows if (name := classes[row["path"]])).values())[::-1]
-        if counts:
+        found = Counter(name for row in rows if (name := classes[row["path"]]))
+        counts = sorted(found.values(), reverse=True)
+        if len(counts) > MOST_NAMED:
             per_class.bar(
                 range(1, len(counts) + 1), counts, width=1.0 if len(counts) > 60 else 0.8, color=BLUE
             )
             per_class.set_xlabel(f"the {len(counts)} classes, largest first")
             per_class.set_ylabel("videos")
             per_class.set_ylim(0)
+            for axis in (per_class.xaxis, per_class.yaxis):
+                axis.get_major_locator().set_params(integer=True)
+        elif counts:
+            _bars(per_class, found, "class", most=MOST_NAMED)
         else:
             per_class.set_axis_off()
             per_class.text(0.5, 0.5, "no classes are known", ha="center", color=MUTED)
-        for axis in (durations.yaxis, per_class.yaxis):
-            axis.get_major_locator().set_params(integer=True)
-        figure.suptitle(f"{len(rows)} videos, {_numbers(rows, 'seconds').sum() / 3600:.1f} hours")
+        durations.yaxis.get_major_locator().set_params(integer=True)
+        figure.suptitle(f"{len(rows)} videos, {duration(_numbers(rows, 'seconds').sum())}")
         figure.savefig(path, dpi=130)
 
 
-def _bars(axes: Any, counts: Counter[str], label: str) -> None:
-    shown = counts.most_common(10)
-    if len(counts) > 10:
+def _bars(axes: Any, counts: Counter[str], label: str, *, most: int = 10) -> None:
+    shown = counts.most_common(most)
+    if len(counts) > most:
         rest = sum(counts.values()) - sum(count for _, count in shown)
-        shown.append((f"{len(counts) - 10} others", rest))
-    names = [name for name, _ in shown][::-1]
-    axes.barh(names, [count for _, count in shown][::-1], color=BLUE)
+        shown.append((f"{len(counts) - most} others", rest))
+    places = range(len(shown), 0, -1)  # and not the names: two long ones may be cut to the same
+    axes.barh(places, [count for _, count in shown], color=BLUE)
+    axes.set_yticks(places, [one_line(name, 24) for name, _ in shown])
     axes.set_xlabel("videos")
     axes.set_ylabel(label)
     axes.xaxis.get_major_locator().set_params(integer=True)
@@ -142,6 +161,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise ValueError("the picture needs matplotlib; pip install 'vidformers[analysis]'")
 
     classes = collect_videos(chosen.inputs, prefix=chosen.prefix, separator=chosen.separator)
+    # Names of folders are bytes, and not all of them are text.
+    classes = {
+        path: name.encode("utf-8", "backslashreplace").decode("utf-8") for path, name in classes.items()
+    }
     report = Report(chosen.out / "stats.csv", COLUMNS)
     if chosen.dry_run:
         done = sum(report.is_done(path, "") for path in classes)

@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from data_prep.stats import main
+from data_prep.stats import draw, duration, main
 from tests.data.video_files import write_video
 
 
@@ -24,7 +24,7 @@ def test_table_and_picture(tmp_path, capsys):
     assert "bad.mp4: unreadable, not a video" in printed and "1 of 4 videos did not open" in printed
     text = (out / "summary.txt").read_text()
     assert text in printed
-    assert text.startswith("3 videos, 0.00 hours")
+    assert text.startswith("3 videos, 6.6 seconds, 0.0 MB")
     lines = {line[:18].strip(): line[18:].split() for line in text.splitlines()}
     assert lines["seconds"] == ["1.60", "1.64", "2.00", "2.90", "3.00"]
     assert lines["frames a second"][0] == "10.00" and lines["shorter side"][-1] == "64.00"
@@ -40,6 +40,39 @@ def test_table_and_picture(tmp_path, capsys):
         "h264",
     )
     assert rows["bad.mp4"]["reason"] == "not a video"
+
+
+@pytest.mark.parametrize("num_classes", [3, 20])
+def test_the_picture_names_its_classes_or_numbers_them(tmp_path, monkeypatch, num_classes):
+    from matplotlib.figure import Figure
+
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    row = {"seconds": "2.5", "fps": "25", "width": "320", "height": "240"}
+    rows = [{**row, "path": str(i)} for i in range(2 * num_classes - 1)]
+    names = {row["path"]: f"class {int(row['path']) // 2}" for row in rows}
+    draw(rows, names, tmp_path / "stats.png")
+    (figure,) = drawn
+    assert (
+        figure.get_suptitle()
+        == f"{len(rows)} videos, {'12.5 seconds' if num_classes == 3 else '1.6 minutes'}"
+    )
+    classes = figure.axes[3]
+    if num_classes == 3:
+        assert [text.get_text() for text in classes.get_yticklabels()] == ["class 0", "class 1", "class 2"]
+        assert [bar.get_width() for bar in classes.patches] == [2, 2, 1]
+        assert [bar.get_y() for bar in classes.patches] == sorted(
+            (bar.get_y() for bar in classes.patches), reverse=True
+        )
+    else:
+        assert classes.get_xlabel() == "the 20 classes, largest first"
+        assert all(tick == round(tick) for tick in classes.get_xticks())
+
+
+def test_short_durations_are_not_nothing():
+    assert [duration(seconds) for seconds in (0.4, 89, 90, 5399, 5400, 7e6)] == [
+        "0.4 seconds", "89.0 seconds", "1.5 minutes", "90.0 minutes", "1.5 hours", "1944.4 hours",
+    ]  # fmt: skip
 
 
 def test_classes_of_a_list_have_their_names(tmp_path, capsys):

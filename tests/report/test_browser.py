@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.report.browser import Browser
 from tests.report.summaries import make_comparison, make_summary
 from tests.report.test_run_report import train_line, val_line, write_log, write_test
-from vidformers.report.html import Section, write_report
+from vidformers.report.html import Section, ablation_section, write_report
 from vidformers.report.run_report import ABLATION_CLIPS, TEST_EXAMPLES, write_run_report
 from vidformers.report.strips import save_clips
 from vidformers.report.testing import save_examples
@@ -105,6 +106,22 @@ def test_hostile_names_do_not_run_in_any_section(tmp_path: Path) -> None:
     for title, count in PARTS.items():
         part = document.partition(f"<h3>{title}")[2].partition("<h3>")[0]
         assert part.count("document.title='taken'") >= count, title
+
+
+def test_the_table_of_perturbations_fits_1200_pixels(tmp_path: Path) -> None:
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium here")
+    path = tmp_path / "report.html"
+    write_report(path, "t", [ablation_section(make_summary(), {})])
+    with Browser() as browser:
+        browser.call(
+            "Emulation.setDeviceMetricsOverride", width=1200, height=900, deviceScaleFactor=1, mobile=False
+        )
+        browser.open(path)
+        box = "document.querySelector('[aria-label=Perturbations]')"
+        assert browser.evaluate(f"{box}.scrollWidth <= {box}.clientWidth"), browser.evaluate(
+            f"{box}.scrollWidth"
+        )
 
 
 def test_html_that_is_not_markup_does_not_run(tmp_path: Path) -> None:

@@ -82,7 +82,8 @@ def test_report_is_one_file_that_loads_nothing(tmp_path: Path, clips: dict[str, 
     assert links == ["#temporal-dependence", "#b"]
     for wanted in (
         "clean top-1 97.5",
-        "−56.0",
+        "−56.0*",
+        "−1.0−5.6",  # hflip: no asterisk
         "−60.6 to −51.4",
         "144 lost, 0 gained",
         "4.2 % of the draws change nothing",
@@ -95,6 +96,12 @@ def test_report_is_one_file_that_loads_nothing(tmp_path: Path, clips: dict[str, 
     script = html[html.index("<script>") + 8 : html.index("</script>")]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert f"script-src 'sha256-{digest}'" in html.replace("&#39;", "'")
+
+
+def test_a_static_floor_that_was_not_measured_is_explained() -> None:
+    for floor, told in ((None, True), ({"perturbation": "freeze[last]", "top1": 40.0}, False)):
+        html = ablation_section({**make_summary(), "static_floor": floor}, {}).html
+        assert ("not measured: add freeze[middle]" in html) is told
 
 
 def test_hostile_names_are_text_everywhere(tmp_path: Path, clips: dict[str, np.ndarray]) -> None:

@@ -118,6 +118,17 @@ def test_what_the_curves_show(tmp_path: Path) -> None:
     }
 
 
+def test_epochs_are_whole_numbers(tmp_path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    rows = [line for epoch in (4, 5) for line in (train_line(epoch, 1, 2.0), val_line(epoch, 50.0))]
+    for panel in training_panels(read_log(write_log(tmp_path, *rows))):
+        figure = Figure(figsize=(panel.width, panel.height))
+        panel.draw(figure)
+        ticks = figure.axes[0].get_xticks().tolist()
+        assert ticks and all(tick == round(tick) for tick in ticks), (panel.title, ticks)
+
+
 def test_a_run_without_labels_or_validations_has_its_loss(tmp_path: Path) -> None:
     write_log(tmp_path, train_line(1, 1, 2.0))
     run_report.write_run_report(tmp_path, title="t")
