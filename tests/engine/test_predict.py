@@ -232,12 +232,17 @@ def test_load_weights_brings_the_protocol_of_a_run_too(tmp_path: Path, tiny_data
     assert Predictor(model).notes == ()
 
 
-def test_a_model_of_another_size_keeps_its_own(tmp_path: Path) -> None:
+def test_a_model_of_another_size_keeps_its_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = vf.create_model("mvit_tiny", **{**ARGUMENTS, "num_frames": 8, "image_size": 64})
     vf.load_weights(model, save_run(tmp_path))
     protocol = Predictor(model).protocol
     assert (protocol.num_frames, protocol.crop_size, protocol.short_side) == (8, 64, 64)
     assert protocol.sampling_rate == 2 and protocol.mean == (0.4, 0.5, 0.6)
+    assert caplog.text == ""  # it was asked for
+    unasked = vf.create_model("mvit_tiny", num_classes=2, embed_dim=8, image_size=32)
+    vf.load_weights(unasked, tmp_path / "run.pyth")
+    assert "of a model with num_frames=4; this one has its default, num_frames=8, and is" in caplog.text
+    assert Predictor(unasked).protocol.num_frames == 8
     new = vf.from_pretrained(tmp_path / "run.pyth", num_classes=7)
     assert new.num_classes == 7 and new.metadata.protocol.num_frames == 4
 

@@ -165,7 +165,7 @@ def load_weights(
     reset_buffers = getattr(model, "reset_buffers", None)
     if callable(reset_buffers):  # a model built on the meta device has had no values in them so far
         reset_buffers()
-    _note_metadata(model, info)
+    _note_metadata(model, info, where)
     return info
 
 
@@ -180,7 +180,7 @@ def _metadata(checkpoint: Mapping[str, Any], where: str) -> Metadata | None:
         return None
 
 
-def _note_metadata(model: nn.Module, info: LoadInfo) -> None:
+def _note_metadata(model: nn.Module, info: LoadInfo, where: str) -> None:
     """What the checkpoint says of its protocol, and if its classifier was loaded of its classes, in the
     model's metadata."""
     metadata, said = metadata_of(model), info.metadata
@@ -188,8 +188,18 @@ def _note_metadata(model: nn.Module, info: LoadInfo) -> None:
         return
     if said and said.protocol:
         theirs, ours = _clip_size(said), _clip_size(metadata)
-        own_size = [own if own != other else None for own, other in zip(ours, theirs, strict=True)]
-        metadata = replace(metadata, protocol=of_size(said.protocol, *own_size))
+        own = {name: ours[name] for name in _SIZES if ours[name] != theirs[name]}
+        metadata = replace(
+            metadata, protocol=of_size(said.protocol, own.get("num_frames"), own.get("image_size"))
+        )
+        if unasked := [name for name in own if theirs[name] and name not in metadata.model_arguments]:
+            logger.warning(
+                "%s is of a model with %s; this one has its default, %s, and is tested with that: make it "
+                "with the former for the same answers",
+                where,
+                ", ".join(f"{name}={theirs[name]}" for name in unasked),
+                ", ".join(f"{name}={ours[name]}" for name in unasked),
+            )
     if _CLASSIFIER in info.matched:
         names = info.class_names
         labels = tuple(names) if names and len(names) == getattr(model, "num_classes", None) else None
@@ -197,10 +207,10 @@ def _note_metadata(model: nn.Module, info: LoadInfo) -> None:
     model.metadata = metadata  # type: ignore[assignment]
 
 
-def _clip_size(metadata: Metadata) -> list[Any]:
+def _clip_size(metadata: Metadata) -> dict[str, Any]:
     """num_frames and image_size that a model is made with; None where it has no such argument."""
     known = model_arguments(metadata.model_name) | metadata.model_arguments
-    return [known.get(name) for name in _SIZES]
+    return {name: known.get(name) for name in _SIZES}
 
 
 def its_model(metadata: Metadata | None) -> str | None:
