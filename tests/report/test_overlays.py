@@ -7,6 +7,7 @@ import pytest
 
 from vidformers.report.overlays import heat, overlay, save_overlays, side_by_side
 
+TITLE = 30  # rows of a strip above its frames
 FRAMES = np.random.default_rng(0).integers(0, 255, (8, 30, 41, 3), dtype=np.uint8)
 
 
@@ -55,7 +56,7 @@ def test_files_open_elsewhere(tmp_path: Path) -> None:
     clip = side_by_side(FRAMES, one_box())
     assert clip.shape == (8, 210, 7 * 41 * 2 + 4, 3)
     with Image.open(paths[0]) as image:
-        assert image.size == (8 * (7 * 41 + 4), 2 * (210 + 4))
+        assert image.size == (8 * (7 * 41 + 4), TITLE + 2 * (210 + 4))
     with Image.open(paths[1]) as image:
         assert image.n_frames == 8 and image.info["duration"] == pytest.approx(133, abs=4)
         assert image.size == clip.shape[2:0:-1]
@@ -63,6 +64,22 @@ def test_files_open_elsewhere(tmp_path: Path) -> None:
     assert video.num_frames == 8 and (video.height, video.width) == (210, 578)
     decoded = video.get_frames([3])[0].numpy().astype(float)
     assert np.abs(decoded - clip[3]).mean() < 12  # noise is what H.264 likes least
+
+
+def test_the_strip_has_a_title(tmp_path: Path) -> None:
+    """Above the frames, black on white: as given, else the stem; a long one stays within the picture."""
+    from PIL import Image
+
+    heads = []
+    for title in ("", "clip", "jumping: clip", "m" * 999):
+        (path,) = save_overlays(
+            tmp_path, "clip", FRAMES, one_box(), frames_per_second=7.5, title=title, formats=["png"]
+        )
+        heads.append(np.asarray(Image.open(path))[:TITLE])
+    stem, same, longer, cut = heads
+    assert np.array_equal(stem, same) and (stem.min(), stem.max()) == (0, 255)
+    assert (longer < 128).sum() > (stem < 128).sum() > 0
+    assert (cut[:, : cut.shape[1] // 2] < 128).sum() > 1000 and (cut[:, -4:] == 255).all()
 
 
 def test_the_strip_says_when(tmp_path: Path) -> None:
@@ -78,7 +95,7 @@ def test_the_strip_says_when(tmp_path: Path) -> None:
         seconds=[*[0.0] * 7, 88.88],
         formats=["png"],
     )
-    captions = np.asarray(Image.open(path))[2 * (210 + 4) :]
+    captions = np.asarray(Image.open(path))[TITLE + 2 * (210 + 4) :]
     width = 7 * 41 + 4
     first, same, last = (captions[:, n * width : (n + 1) * width] for n in (0, 1, 7))
     assert captions.shape == (23, 8 * width, 3) and (captions.min(), captions.max()) == (0, 255)

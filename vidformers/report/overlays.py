@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from vidformers.files import written_whole
-from vidformers.report.strips import enlarged, save_image, strip_image
+from vidformers.report.strips import enlarged, save_image, strip_image, titled
 
 FORMATS = ("png", "gif", "mp4")
 # Black, violet, red, orange, pale yellow: brighter all the way, so that it is read without colours too.
@@ -57,12 +57,13 @@ def save_overlays(
     *,
     frames_per_second: float,
     seconds: Sequence[float] = (),
+    title: str = "",
     formats: Sequence[str] = FORMATS,
 ) -> list[Path]:
     """Write `stem`.png (a row of frames, a row of overlays), .gif and .mp4 (both side by side).
 
     frames uint8 (T, h, w, 3), heat_map (T, h, w); seconds (T,): when each frame comes in its video, for the
-    strip to say. Returns the paths.
+    strip to say below its frames. title: what the strip says above them; empty: `stem`. Returns the paths.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{stem}.{kind}" for kind in formats]
@@ -70,7 +71,8 @@ def save_overlays(
         if kind == "png":
             captions = [f"{moment:.2f} s" for moment in seconds]
             rows = [frames, overlay(frames, heat_map)]
-            save_image(path, strip_image(rows, captions=captions, min_height=_MIN_HEIGHT))
+            strip = strip_image(rows, captions=captions, min_height=_MIN_HEIGHT)
+            save_image(path, titled(strip, title or stem))
         elif kind == "gif":
             _save_gif(path, side_by_side(frames, heat_map), frames_per_second)
         else:

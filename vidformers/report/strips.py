@@ -10,12 +10,13 @@ import numpy as np
 from markupsafe import Markup
 
 from vidformers.files import written_whole
+from vidformers.report.summary import one_line
 
 _FRAME_HEIGHT = 72  # pixels stored, at most
 _GAP = 4  # pixels between the frames and rows of a picture
 _FRAMES = 8  # of a clip in a picture, at most
 MIN_HEIGHT = 96  # pixels of a frame in a picture; smaller ones are enlarged by a whole number
-_CAPTION = 15  # pixels of its letters
+_CAPTION, _TITLE = 15, 18  # pixels of their letters
 
 
 def _data_uri(frame: np.ndarray) -> str:
@@ -63,6 +64,20 @@ def _captions(texts: Sequence[str], width: int, gap: int) -> np.ndarray:
     for number, text in enumerate(texts):
         pen.text((number * (width + gap) + width / 2, _GAP), text, fill="black", font=font, anchor="mt")
     return np.asarray(image)
+
+
+def titled(image: np.ndarray, text: str) -> np.ndarray:
+    """The picture uint8 (H, W, 3) below a line of text, black on white; cut where it has no room."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    line = Image.new("RGB", (image.shape[1], _TITLE + 3 * _GAP), "white")
+    pen, font = ImageDraw.Draw(line), ImageFont.load_default(_TITLE)
+    text = " ".join(text.split())
+    length = len(text)
+    while length > 1 and pen.textlength(one_line(text, length), font=font) > image.shape[1] - 2 * _GAP:
+        length -= 1
+    pen.text((_GAP, _GAP), one_line(text, length), fill="black", font=font)
+    return np.concatenate([np.asarray(line), image])
 
 
 def strip_markup(clips: Sequence[np.ndarray], label: str) -> Markup:
