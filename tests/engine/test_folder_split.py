@@ -89,8 +89,10 @@ def test_videos_that_come_later_are_dealt_and_the_others_keep_their_part(
     assert parts("videos", "out") == (more_train, more_held_out)
     assert "have come" not in capsys.readouterr().out
     # The class is split as it would be in a new folder, and files that are away for a while keep their part.
+    written = Path("out/folder_split.json").read_text()
     Path("videos/dog").rename("away")
     assert parts("videos", "out")[1] == more_held_out - {n for n in more_held_out if n.startswith("dog")}
+    assert Path("out/folder_split.json").read_text() == written
     Path("away").rename("videos/dog")
     assert parts("videos", "out") == (more_train, more_held_out)
 

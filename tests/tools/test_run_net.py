@@ -73,7 +73,10 @@ def test_kinetics_config_without_a_path_says_what_to_set():
         (["MODEL.NAME", "mvit_b_16x3"], "mvit_b_16x4"),
         (["MODEL.ARGS", "{'drop_path': 0.1}"], "drop_path_rate"),
         (["DATA.NUM_FRAMES", "15"], "15"),
-        (["DATA.PATH_TO_DATA_DIR", "/nowhere"], "/nowhere/train.csv"),
+        (
+            ["DATA.PATH_TO_DATA_DIR", "/nowhere"],
+            "'/nowhere', which does not exist; wanted the folder that holds train.csv",
+        ),
         (["TRAIN.DATASET", "kinetix"], "kinetics"),
         (["ABLATION.ENABLE", "True", "ABLATION.PERTURBATIONS", "['shuffle','reverze']"], "reverse"),
         (["ABLATION.ENABLE", "True", "ABLATION.PERTURBATIONS", "['block_shuffle[16]']"], "block_shuffle[16]"),
