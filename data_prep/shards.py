@@ -48,7 +48,7 @@ from vidformers.data.paths import path_manager
 from vidformers.data.prepare.inputs import exit_with, positive_float, positive_int, script_parser
 from vidformers.data.prepare.lists import SPLITS, load_splits
 from vidformers.data.records import VIDEO_EXTENSIONS, Record, VideoList
-from vidformers.files import write_text_atomically
+from vidformers.files import json_text, write_text_atomically
 
 SOURCES = sorted(set(DATASETS) - {"webdataset", "imagenet"})
 # Whose classes a mirrored video may change; as engine/build.py does for them by name.
@@ -93,8 +93,8 @@ def make_item(record: Record, position: int) -> Item | None:
         label = {"labels": list(record.labels)}
     if record.actions:
         label["actions"] = [list(action) for action in record.actions]
-    text = json.dumps(label | {"video_id": record.video_id, "position": position}, ensure_ascii=False)
-    return Item(local, key, extension, num_bytes, text.encode(errors="surrogateescape"))
+    text = json_text(label | {"video_id": record.video_id, "position": position})
+    return Item(local, key, extension, num_bytes, text.encode())
 
 
 def plan_shards(items: Sequence[Item], *, max_bytes: float, seed: int) -> list[list[Item]]:
@@ -262,7 +262,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for split, plan in plans.items():
         write_split(splits[split], plan, chosen.out / split)
     if missing:
-        with open(chosen.out / "missing.csv", "w", encoding="utf-8", newline="") as file:
+        with open(
+            chosen.out / "missing.csv", "w", encoding="utf-8", errors="surrogateescape", newline=""
+        ) as file:
             rows = [(split, record.video_id, record.path) for split, record in missing]
             csv.writer(file, lineterminator="\n").writerows([("split", "video", "path"), *rows])
         print(f"the missing ones are named in {chosen.out / 'missing.csv'}")

@@ -1,11 +1,13 @@
 """Writing files that a reader may open at any moment."""
 
+import json
 import os
 import secrets
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -34,6 +36,16 @@ def write_text_atomically(path: Path, text: str) -> None:
     """Write `text` as `written_whole` says."""
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def json_text(value: Any) -> str:
+    """JSON with letters as they are, or, where a name is no text (a file's may be any bytes), as escapes."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value)
+    return text
 
 
 def locked(number: int, folder: Path) -> bool:

@@ -20,6 +20,7 @@ from vidformers.data.datasets.annotations import list_folder, read_json
 from vidformers.data.paths import path_manager
 from vidformers.data.records import NO_LABEL, VIDEO_EXTENSIONS, Classes, Record, VideoList, read_classes
 from vidformers.data.tar_parts import TarPart
+from vidformers.files import json_text
 
 INDEX_NAME = "index.json"
 INDEX_FORMAT = "vidformers shards 1"
@@ -149,7 +150,7 @@ def write_index_text(shards: Sequence[Shard], classes: Classes | None, source: s
             for shard in shards
         ],
     }
-    return json.dumps(content, ensure_ascii=False) + "\n"
+    return json_text(content) + "\n"
 
 
 def _brief(sample: Sample) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections import Counter
@@ -80,10 +81,21 @@ def collect_videos(inputs: Sequence[str], *, prefix: str, separator: str) -> dic
 def _folder_videos(root: str) -> list[str]:
     videos: list[str] = []
     passed_over: Counter[str] = Counter()
+    # Of each folder that is yet to come, itself and those it was reached through: a link to one of them would
+    # lead round in circles.
+    ways = {root: frozenset([_identity(root)])}
+    circles = []
     for folder, subfolders, files in os.walk(root, followlinks=True):
         # A folder named like a video is no place to look for videos: it is one that went wrong.
         odd = [name for name in subfolders if name.lower().endswith(VIDEO_EXTENSIONS)]
         subfolders[:] = sorted(name for name in subfolders if name not in odd and not name.startswith("."))
+        way = ways.pop(folder)
+        for name in list(subfolders):
+            identity = _identity(path := os.path.join(folder, name))
+            if identity in way:
+                subfolders.remove(name)
+                circles.append(path)
+            ways[path] = way | {identity}
         for name in sorted([*files, *odd]):
             if name.startswith("."):
                 continue
@@ -96,14 +108,27 @@ def _folder_videos(root: str) -> list[str]:
             f"there is no video below '{root}'; videos are known by their extension: "
             f"{' '.join(VIDEO_EXTENSIONS)}"
         )
+    if circles:
+        print(
+            f"{root}: passed over {len(circles)} links to a folder that they lie in, such as '{circles[0]}'",
+            file=sys.stderr,
+        )
     if passed_over:
         kinds = ", ".join(f"{count} {kind}" for kind, count in passed_over.most_common(5))
         print(f"{root}: passed over {sum(passed_over.values())} other files ({kinds})", file=sys.stderr)
     return videos
 
 
+def _identity(folder: str) -> tuple[int, int]:
+    found = os.stat(folder)
+    return found.st_dev, found.st_ino
+
+
 def exit_with(main: Callable[[], int]) -> None:
     """Ends the process with the code that `main` returns, or with 2 and one line if the usage is wrong."""
+    # Names of files are bytes, and not all of them are text: on stderr they are escaped anyway.
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         sys.exit(main())
     except (ValueError, OSError, ImportError) as error:

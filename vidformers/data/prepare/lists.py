@@ -136,7 +136,7 @@ def write_lists(
     write_text_atomically(out / "classes.json", json.dumps(class_names, indent=0, ensure_ascii=False) + "\n")
     missing_rows = [(split, r.video_id, r.path) for split, missing in missing_of.items() for r in missing]
     if missing_rows:
-        with open(out / "missing.csv", "w", encoding="utf-8", newline="") as file:
+        with open(out / "missing.csv", "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([("split", "video", "path"), *missing_rows])
         print(f"the missing ones are named in {out / 'missing.csv'}")
     else:
@@ -164,15 +164,19 @@ def _rows(records: Sequence[Record], relative_to: str | None) -> list[tuple[str,
 
 def _write_list(path: Path, rows: Sequence[tuple[str, tuple[int, ...]]], separator: str) -> None:
     """Writes a list atomically. ValueError if it does not read back as it was written."""
+    bad = next((name for name, _ in rows if not _is_line(name)), None)
+    if bad is not None:
+        raise ValueError(
+            f"the path {bad!r} cannot stand in a list, which is UTF-8 text with one video a line; rename the "
+            "file or its folder"
+        )
     text = "".join(separator.join([name, *map(str, labels)]) + "\n" for name, labels in rows)
     part = path.with_name(f".{path.name}.part")
     part.write_text(text, encoding="utf-8")
     if path.suffix == ".csv" and rows:
-        bad = next((name for name, _ in rows if "\n" in name), None)
-        if bad is None:
-            records = read_list(str(part), separator=separator)
-            pairs = zip(rows, records, strict=True)
-            bad = next((row[0] for row, r in pairs if row != (r.video_id, (r.label,))), None)
+        records = read_list(str(part), separator=separator)
+        pairs = zip(rows, records, strict=True)
+        bad = next((row[0] for row, r in pairs if row != (r.video_id, (r.label,))), None)
         if bad is not None:
             part.unlink()
             raise ValueError(
@@ -180,6 +184,14 @@ def _write_list(path: Path, rows: Sequence[tuple[str, tuple[int, ...]]], separat
                 "another --separator, such as ',', or rename the file"
             )
     os.replace(part, path)
+
+
+def _is_line(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return not {"\n", "\r"} & set(name)
 
 
 def _check_replaceable(path: Path, separator: str) -> None:

@@ -8,6 +8,7 @@ import io
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from vidformers.data.prepare.isolated import WorkerFailure, run_isolated
 from vidformers.files import written_whole
@@ -63,14 +64,24 @@ class Report:
             written_whole(self.path) as temporary,
             open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,
         ):
-            writer = csv.DictWriter(file, self.columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.rows.values())
+            csv.writer(file, lineterminator="\n").writerow(self.columns)
+            for row in self.rows.values():
+                self._write(file, row)
 
     def append(self, row: Row) -> None:
         self.rows[row["path"]] = row
         with open(self.path, "a", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            csv.DictWriter(file, self.columns, lineterminator="\n").writerow(row)
+            self._write(file, row)
+
+    def _write(self, file: TextIO, row: Row) -> None:
+        # Before Python 3.13 csv leaves a name without quotes whose carriage return then ends the row.
+        splits = any("\r" in value for value in row.values())
+        csv.DictWriter(
+            file,
+            self.columns,
+            lineterminator="\n",
+            quoting=csv.QUOTE_ALL if splits else csv.QUOTE_MINIMAL,
+        ).writerow(row)
 
 
 def identity(path: str, settings: str) -> Row:
