@@ -15,6 +15,7 @@ import torch
 from tests.warm_processes import ROOT, RUN_NET, run_script
 from vidformers.checkpoints import load_weights
 from vidformers.engine.distributed import process_group
+from vidformers.hub import from_pretrained
 from vidformers.models import create_model
 
 # No dropout and no mixing, whose random numbers are each process's own; batch normalisation would differ too.
@@ -129,6 +130,9 @@ def check_export(output: Path, wanted: dict, tmp_path: Path) -> None:
         load_weights(model, tmp_path / name)
         for key, tensor in model.state_dict().items():
             torch.testing.assert_close(tensor, wanted[key], atol=2e-5, rtol=1e-4, msg=key)
+        whole = from_pretrained(tmp_path / name)
+        assert whole.metadata.protocol is not None and whole.metadata.protocol == model.metadata.protocol
+        assert torch.equal(whole.head.projection.weight, model.head.projection.weight)
     assert {path.name for path in tmp_path.iterdir()} == {"run", "weights.safetensors", "weights.pyth"}
 
 

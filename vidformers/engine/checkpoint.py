@@ -92,7 +92,8 @@ def save_sharded(path: Path, tensors: dict[str, Any], rest: dict[str, Any]) -> N
 
 
 def export_sharded(folder: Path, path: Path) -> None:
-    """Make one file of a sharded checkpoint: as an ordinary one without the optimizer, or .safetensors.
+    """Make one file of a sharded checkpoint: as an ordinary one without the optimizer, or .safetensors,
+    which says its model, protocol and classes too (`checkpoints.metadata`).
 
     Raises FileNotFoundError where there is no such folder, ValueError where it is not a whole checkpoint.
     """
@@ -114,8 +115,18 @@ def export_sharded(folder: Path, path: Path) -> None:
         if path.suffix == ".safetensors":
             from safetensors.torch import save_file
 
+            from vidformers.checkpoints.metadata import to_header
+            from vidformers.engine.protocol import own_metadata
+
+            try:
+                said = own_metadata(rest, str(folder))
+            except ValueError as error:  # of a model that is registered elsewhere
+                said = None
+                say(f"{path} does not say what it is of, as {error}")
+            # What was trained without labels is only a part of the model that its config names.
+            header = to_header(said) if said and said.protocol else None
             temporary = path.with_name(path.name + ".part")
-            save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary)
+            save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary, header)
             os.replace(temporary, path)
         else:
             save_checkpoint(path, {**rest, "model": weights})
