@@ -78,6 +78,12 @@ def test_the_colour_follows_the_adjusted_p_value_as_the_words_do() -> None:
         assert colour in bars and other not in bars
         both = panels["Accuracy under each perturbation"]  # with a key for each colour
         assert both.count(colour) > both.count(other)
+        panel = ablation_panels({**summary, "num_videos": 12})[0]
+        assert "12 videos are too few for blue" not in panel.caption
+        row["smallest_detectable_difference"] = 60.0
+        panel = ablation_panels({**summary, "num_videos": 12})[0]
+        assert ("12 videos are too few for blue" in panel.caption) is (p > 0.05)
+        row["smallest_detectable_difference"] = 3.1
         told = "falls" if p < 0.05 else "no change shown"
         assert verdict(row, summary["chance"]) == told
         assert f"all: {told}: shuffle" in ablation_text(summary)

@@ -34,6 +34,7 @@ from vidformers.report.summary import (
     reference_perturbation,
     shown_perturbations,
     signed,
+    too_few,
 )
 
 if TYPE_CHECKING:
@@ -372,6 +373,8 @@ def ablation_panels(summary: Summary) -> list[Panel]:
             "Bars: 95 % intervals over videos. Orange: the change from clean has p < 0.05, after Holm over "
             "the perturbations; blue: it has not; grey: control. Band: interval of the clean accuracy."
         )
+        if any(too_few(row, summary["chance"]) for row in rows if not is_told(row)):
+            caption += f" {summary['num_videos']} videos are too few for blue to mean that nothing changes."
         panels.append(Panel("Accuracy under each perturbation", caption, 5, 1.2 + 0.23 * len(rows),
                             partial(_draw_accuracy, summary=summary)))  # fmt: skip
     if _range_curves(summary):
