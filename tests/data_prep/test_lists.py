@@ -165,6 +165,40 @@ def test_folder_splits_by_class_and_seed(tmp_path, put_videos, make_cfg, capsys)
         run("folder", root, tmp_path / "a", "--val", 0.5, "--test", 0.5)
 
 
+def test_digits_that_are_no_numbers_are_named_or_sorted_as_letters(tmp_path, moments, put_videos):
+    (tmp_path / "lists").mkdir()
+    for name in ("train", "val", "test"):
+        (tmp_path / "lists" / f"{name}.csv").write_text("a.mp4 ²\n")
+        (tmp_path / "lists" / f"{name}.txt").write_text("a.mp4 ²\n")
+    (moments / "moments_categories.txt").write_text("a,²\n")
+    shards = [tmp_path / "lists", tmp_path / "out", "--dataset"]
+    for name, arguments, message in (
+        ("verify", [tmp_path / "lists" / "val.csv"], r"line 1 does not end in a whole number: 'a.mp4 ²'"),
+        ("shards", [*shards, "kinetics"], r"whole number: 'a.mp4 ²'.*; --separator is a space"),
+        ("shards", [*shards, "mmaction2"], r"line 1 is 'a.mp4 ²'; wanted `path/video.mp4 label`"),
+        ("moments", [moments, tmp_path / "out"], "line 1 is 'a,²'; wanted `class,number`"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(name, *arguments)
+    for name in ("2²", "10", "²"):
+        put_videos(tmp_path / "mine" / name, "0.mp4", "1.mp4", "2.mp4")
+    assert run("folder", tmp_path / "mine", tmp_path / "out") == 0
+    assert read_classes(str(tmp_path / "out")).names == ["2²", "10", "²"]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"root": "/x", "seed": 0}', b"\xff"])
+def test_a_broken_split_is_named(tmp_path, put_videos, content):
+    for name in ("a", "b"):
+        put_videos(tmp_path / "mine" / name, "0.mp4", "1.mp4")
+    split = tmp_path / "out" / "folder_split.json"
+    split.parent.mkdir()
+    split.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(
+        ValueError, match=r"folder_split.json does not hold a split .* or give another folder OUT"
+    ):
+        run("shards", tmp_path / "mine", tmp_path / "out", "--dataset", "folder")
+
+
 def test_folder_keeps_splits_that_are_there(tmp_path, put_videos, make_cfg, capsys):
     root = tmp_path / "mine"
     put_videos(root / "train" / "a", "1.mp4", "2.mp4")

@@ -141,7 +141,7 @@ def _natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
     parts = re.split(r"([0-9]+)", name.casefold())
     # Numbers before letters at the same place, as file managers sort; the name itself settles ties such as 1
     # and 01.
-    return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts if p], name
+    return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts if p], name
 
 
 def stratified_split(

@@ -55,7 +55,7 @@ def _parse(line: str, path: str, number: int, *, frames: bool) -> tuple[str, lis
     """-> (path or folder, labels)"""
     fields = line.rsplit()
     count = 0
-    while count < len(fields) - 1 and fields[-1 - count].isdigit():
+    while count < len(fields) - 1 and fields[-1 - count].isdecimal():
         count += 1
     # Split off as many numbers as there are, so that a path may hold spaces.
     name = line.rsplit(maxsplit=count)[0] if count else line

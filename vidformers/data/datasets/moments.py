@@ -21,7 +21,7 @@ def load_moments(root: str, split: str, *, path_prefix: str, backend: str) -> Vi
     by_label: dict[int, str] = {}
     for number, line in read_lines(names_path):
         name, _, label = line.rpartition(",")
-        if not name or not label.strip().isdigit():
+        if not name or not label.strip().isdecimal():
             raise ValueError(f"'{names_path}', line {number} is {line!r}; wanted `class,number`")
         by_label[int(label)] = name.strip()
     if sorted(by_label) != list(range(len(by_label))):

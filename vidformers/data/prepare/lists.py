@@ -26,6 +26,8 @@ _OPTIONS = {
     "DATA.PATH_TO_DATA_DIR": "ROOT",
     "DATA.PATH_PREFIX": "--videos",
     "DATA.SPLIT_NUMBER": "--split",
+    "DATA.PATH_LABEL_SEPARATOR": "--separator",
+    "set another OUTPUT_DIR": "give another folder OUT",
 }
 
 
