@@ -138,7 +138,7 @@ def split_of(
     warning = (
         f"Warning: all {len(records)} videos of {root} are used, and the weights may have been trained on "
         f"them: neither their run nor OUTPUT_DIR has a {SPLIT_NAME}. Give the weights where their run left "
-        f"them (<run>/checkpoints/...), or put videos that they have not seen into {root}/test/<class>/."
+        "them (<run>/checkpoints/...), or a folder of videos that they have not seen, <folder>/test/<class>/."
     )
     return None, f"{root} (all videos, perhaps trained on)", [warning]
 
