@@ -150,7 +150,7 @@ class RunState:
             raise ValueError(f"{path} cannot be gone on with: {error}; set another OUTPUT_DIR.") from None
         assert old is not None
         changed = changed_settings(old, self.cfg)
-        self._check_changed(path, state, changed)
+        self._check_changed(path, old, changed, step=state.get("step", 0))
         settings = [
             {key: group[key] for key in group if key != "params"} for group in self.optimizer.param_groups
         ]
@@ -197,14 +197,15 @@ class RunState:
         if changed:
             say(f"  settings changed since: {'; '.join(changed.values())}")
 
-    def _check_changed(self, path: Path, state: dict, changed: Mapping[str, str]) -> None:
-        """ValueError for a setting changed since `state` that it cannot go on with."""
+    def _check_changed(self, path: Path, old: CfgNode, changed: Mapping[str, str], *, step: int) -> None:
+        """ValueError for a setting changed since `old` that `path`, of `step` steps in an epoch, cannot go on
+        with."""
         if "SOLVER.OPTIMIZING_METHOD" in changed or "SOLVER.LAYER_DECAY" in changed:
             raise ValueError(
                 f"{path} was written with other optimizer settings ({'; '.join(changed.values())}), whose "
                 "state does not fit. Use the old ones, or another OUTPUT_DIR."
             )
-        if not state.get("step", 0):
+        if not step:
             return
         if not {"TRAIN.BATCH_SIZE", "AUG.NUM_SAMPLE"}.isdisjoint(changed):
             raise ValueError(
@@ -213,9 +214,9 @@ class RunState:
             )
         if "RNG_SEED" in changed:
             raise ValueError(
-                f"{path} was written within an epoch, whose order is that of another seed "
-                f"({changed['RNG_SEED']}), with which some videos would come twice. Use the old one until "
-                "the epoch is finished, or another OUTPUT_DIR."
+                f"{path} was written within an epoch, whose order is that of RNG_SEED {old.RNG_SEED}; with "
+                f"{self.cfg.RNG_SEED} some videos would come twice. Use the old one until the epoch is "
+                "finished, or another OUTPUT_DIR."
             )
 
     def _rest(self) -> dict:
