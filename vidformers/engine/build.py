@@ -112,7 +112,7 @@ def _weights_to_read(cfg: CfgNode, split: str) -> str:
     if own := list_checkpoints(Path(cfg.OUTPUT_DIR) / "checkpoints"):
         return str(own[-1])
     path = cfg.TRAIN.CHECKPOINT_FILE_PATH
-    if path and "://" not in path and not os.path.isfile(path):
+    if path and "://" not in path and not os.path.exists(path):
         raise FileNotFoundError(
             f"TRAIN.CHECKPOINT_FILE_PATH is {path}, which is no file; give the path of a .pth, .pyth, .pt or "
             f".safetensors file, or '' for random weights{near_it(path)}"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from vidformers.data.datasets.clips import VideoViews
-from vidformers.data.paths import near_it, path_manager
+from vidformers.data.paths import near_it
 from vidformers.data.views import gather_views
 from vidformers.engine.build import VideoList, build_test_loader, load_videos, resolve_device
 from vidformers.engine.checkpoint import check_class_names, load_newest_checkpoint
@@ -189,7 +189,7 @@ def check_test_weights(cfg: CfgNode) -> None:
     before the test may write it."""
     path = cfg.TEST.CHECKPOINT_FILE_PATH
     is_own = cfg.TRAIN.ENABLE and Path(cfg.OUTPUT_DIR).resolve() in Path(path).resolve().parents
-    if path and not is_own and "://" not in path and not path_manager().isfile(path):
+    if path and not is_own and "://" not in path and not Path(path).exists():
         raise FileNotFoundError(
             f"TEST.CHECKPOINT_FILE_PATH is {path}, which is no file; give the path of a .pth, .pyth, .pt or "
             f".safetensors file, or '' for the weights that are trained{near_it(path)}"
