@@ -196,11 +196,11 @@ def test_an_ablation_under_another_name_says_what_it_scored(
         (["DATA.PATH_TO_DATA_DIR", "videos/a/0.mp4"], r"PATH_TO_DATA_DIR is '.*0\.mp4', which is a file"),
         (
             ["TRAIN.CHECKPOINT_FILE_PATH", "run/checkpoints/bets.pyth"],
-            r"TRAIN\.CHECKPOINT_FILE_PATH is .*no file; .*Near it in .*: best\.pyth",
+            r"TRAIN\.CHECKPOINT_FILE_PATH is .*bets.*; give .*Near it in .*: best\.pyth",
         ),
         (
             ["TEST.CHECKPOINT_FILE_PATH", "run/checkpoints/bets.pyth"],
-            r"TEST\.CHECKPOINT_FILE_PATH is .*no file; .*Near it in .*: best\.pyth",
+            r"TEST\.CHECKPOINT_FILE_PATH is .*bets.*; give .*Near it in .*: best\.pyth",
         ),
         (
             ["TRAIN.DATASET", "kinetics", "DATA.PATH_TO_DATA_DIR", "lists"],
