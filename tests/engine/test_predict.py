@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 
 import vidformers as vf
 from tests.engine.predicting import save_run
@@ -270,13 +269,24 @@ def test_a_run_whose_config_is_broken(tmp_path: Path, caplog: pytest.LogCaptureF
 def test_weights_that_do_not_fit_name_their_model(tmp_path: Path) -> None:
     """MODEL.ARGS as a YAML file takes them, without what is of the data and of the recipe."""
     overrides = ["MODEL.ARGS.drop_path_rate", "0.1", "MODEL.ARGS.pool_q_stride", "[[1, 1, 2, 2]]"]
+    overrides += ["MODEL.ARGS.pool_kvq_kernel", "None"]
     run = save_run(tmp_path, *overrides)
-    said = r"It says that it is of MODEL\.NAME mvit_tiny with MODEL\.ARGS (.*); set these in the YAML file"
+    said = r'It says that it is of MODEL\.NAME (mvit_tiny) MODEL\.ARGS "(.*)"; set these, or in Python'
     with pytest.raises(ValueError, match=said) as caught:
         vf.load_weights(vf.create_model("mvit_tiny", num_classes=5), run, strict=False)
     found = re.search(said, str(caught.value))
     assert found is not None
-    assert yaml.safe_load(found[1]) == {"embed_dim": 8, "pool_q_stride": [[1, 1, 2, 2]]}
+    arguments = {"embed_dim": 8, "pool_q_stride": [[1, 1, 2, 2]], "pool_kvq_kernel": None}
+    config = str(ROOT / "configs" / "finetune_folder.yaml")
+    (tmp_path / "new.yaml").write_text(
+        f"_BASE_: {config}\nMODEL: {{NAME: {found[1]}, ARGS: {found[2]}, NUM_CLASSES: 5}}"
+    )
+    in_yaml = load_config(tmp_path / "new.yaml")
+    typed = ["MODEL.NAME", found[1], "MODEL.ARGS", found[2], "MODEL.NUM_CLASSES", "5"]
+    for cfg in (in_yaml, load_config(config, typed)):
+        assert dict(cfg.MODEL.ARGS) == arguments
+        info = vf.load_weights(build_model(cfg), run, strict=False)
+        assert info.missing == ["head.projection.weight", "head.projection.bias"]
 
 
 def test_the_averaged_weights_of_a_run_are_used(tmp_path: Path) -> None:

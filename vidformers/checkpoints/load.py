@@ -219,9 +219,10 @@ def its_model(metadata: Metadata | None) -> str | None:
         return None
     left_out = {"num_classes", *_SIZES, *OF_TRAINING}
     arguments = {name: value for name, value in metadata.model_arguments.items() if name not in left_out}
+    as_lists = json.loads(json.dumps(arguments))  # which YAML files and command lines take as they are
     return (
-        f"It says that it is of MODEL.NAME {metadata.model_name} with MODEL.ARGS {json.dumps(arguments)}; "
-        "set these in the YAML file, or in Python use vidformers.from_pretrained(file)"
+        f'It says that it is of MODEL.NAME {metadata.model_name} MODEL.ARGS "{as_lists}"; set these, or in '
+        "Python use vidformers.from_pretrained(file)"
     )
 
 
