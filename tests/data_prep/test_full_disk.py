@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep import resize, shards
+from data_prep import folder, resize, shards
 from vidformers.data.motion import ensure_motion_dataset
 from vidformers.data.prepare.report import Report
 
@@ -34,6 +34,20 @@ def test_shards(tiny_dataset: Path, tmp_path: Path, file_limit) -> None:
     file_limit(None)
     assert shards.main(arguments) == 0
     assert (tmp_path / "out" / "train" / "index.json").is_file()
+
+
+def test_lists(tmp_path: Path, file_limit, capsys) -> None:  # capsys: what is printed goes to no file
+    for name in ("a", "b"):
+        (tmp_path / "videos" / name).mkdir(parents=True)
+        for number in range(9):
+            (tmp_path / "videos" / name / f"{number}.mp4").touch()
+    arguments = [str(tmp_path / "videos"), str(tmp_path / "out")]
+    file_limit(40)
+    with pytest.raises(OSError, match=r"File too large.*/train.csv'"):
+        folder.main(arguments)
+    assert not list((tmp_path / "out").iterdir())
+    file_limit(None)
+    assert folder.main(arguments) == 0
 
 
 def test_resized_copies(tiny_dataset: Path, tmp_path: Path, file_limit) -> None:

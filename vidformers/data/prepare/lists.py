@@ -16,7 +16,7 @@ from vidformers.data.datasets.annotations import missing_videos
 from vidformers.data.datasets.kinetics import read_list
 from vidformers.data.prepare.inputs import script_parser
 from vidformers.data.records import Record, VideoList
-from vidformers.files import write_text_atomically
+from vidformers.files import write_text_atomically, written_whole
 
 SPLITS = ("train", "val", "test")
 
@@ -173,19 +173,16 @@ def _write_list(path: Path, rows: Sequence[tuple[str, tuple[int, ...]]], separat
             "file or its folder"
         )
     text = "".join(separator.join([name, *map(str, labels)]) + "\n" for name, labels in rows)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    if path.suffix == ".csv" and rows:
-        records = read_list(str(part), separator=separator)
-        pairs = zip(rows, records, strict=True)
+    with written_whole(path) as part:
+        part.write_text(text, encoding="utf-8")
+        records = read_list(str(part), separator=separator) if path.suffix == ".csv" and rows else []
+        pairs = zip(rows, records, strict=bool(records))
         bad = next((row[0] for row, r in pairs if row != (r.video_id, (r.label,))), None)
         if bad is not None:
-            part.unlink()
             raise ValueError(
                 f"the path {bad!r} cannot stand in a list with {separator!r} between path and label; try "
                 "another --separator, such as ',', or rename the file"
             )
-    os.replace(part, path)
 
 
 def _is_line(name: str) -> bool:
