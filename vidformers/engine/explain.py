@@ -50,6 +50,7 @@ class VideoExplanation:
             self.heat_map,
             frames_per_second=self.frames_per_second,
             seconds=self.seconds.tolist(),
+            title=f"{self.class_name} {100 * self.probability:.1f} %, {self.method}, {Path(self.path).name}",
         )
 
 
