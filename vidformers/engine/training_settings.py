@@ -47,11 +47,8 @@ def settings_without_training(cfg: CfgNode) -> CfgNode:
         return cfg
     try:
         return with_training_of(load_config(output / "config.yaml"), cfg)
-    except (
-        OSError,
-        ValueError,
-    ):  # deleted, spoilt, or with keys that are gone
-        return cfg
+    except (OSError, ValueError):
+        return cfg  # it was deleted or spoilt, or has keys that are gone
 
 
 def _training(cfg: CfgNode) -> dict[str, object]:
